@@ -1,0 +1,251 @@
+"""Reading photographs: any common file to upright linear Rec. 709 light, or one clear line why not."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from raytrace_face.capture.colour import srgb_to_linear
+from raytrace_face.errors import InputError
+from raytrace_face.types import Photo
+
+MAX_PIXELS = 100_000_000
+"""Larger pictures are refused from their header, before decoding."""
+MIN_SIDE = 64
+"""Smallest usable side, pixels."""
+SATURATED = 0.98
+"""A channel from this share of the largest code on counts as clipped, before the transfer curve is undone."""
+MIN_CONTRAST = 1e-3
+"""Pictures whose encoded values span less carry no face."""
+GREY_TOLERANCE = 0.005
+"""Channels closer than this, encoded, are equal: a monochrome photo (JPEG rounds colours a little)."""
+FULL_FRAME_MM = 36.0
+"""Width of the 35 mm film frame, to which "35 mm equivalent" focal lengths refer (long side)."""
+
+FLOAT_SUFFIXES = {".exr", ".hdr"}
+_EXIF_IFD, _FOCAL, _FOCAL_35, _PLANE_X, _PLANE_UNIT, _PIXELS_X = 0x8769, 0x920A, 0xA405, 0xA20E, 0xA210, 0xA002
+_UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0}
+
+
+def load_photo(path: str | Path, colour: str = "srgb") -> Photo:
+    """Read a picture file: JPEG, PNG, WebP, PPM/PGM, TIFF, BMP (Pillow), EXR, HDR (linear light).
+
+    `colour` says how integer pictures are encoded: "srgb" (the default) or "linear". EXR and HDR are always linear.
+    EXIF orientation is applied, embedded ICC profiles are converted to sRGB, transparent pictures are laid over
+    white. Raises InputError: no such file, not a picture, damaged, too large, too small, empty of contrast, NaN.
+    """
+    _check_colour(colour)
+    file = Path(path)
+    name = file.name or str(path)
+    data = _read(file, str(path))
+    digest = hashlib.sha256(data).hexdigest()
+    if file.suffix.lower() in FLOAT_SUFFIXES:
+        return _finish(_read_float(file, data), "linear", name, digest, None, is_float=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            picture = Image.open(io.BytesIO(data))
+            _check_size(*picture.size, name)
+            values, focal = _decode(picture)
+    except UnidentifiedImageError:
+        raise InputError(
+            f"{name} is not a picture that can be read: use JPEG, PNG, WebP, TIFF, BMP, PPM, EXR or HDR"
+        ) from None
+    except Image.DecompressionBombError:
+        raise InputError(
+            f"{name} has more pixels than can be read: at most {MAX_PIXELS:,} are allowed; make it smaller"
+        ) from None
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds, all of them mean damaged bytes
+        raise InputError(
+            f"{name} is damaged and cannot be decoded ({str(error).splitlines()[0][:80] if str(error) else 'no reason'}"
+            "): export or download it again"
+        ) from error
+    is_float = values.dtype.kind == "f"
+    return _finish(values, "linear" if is_float else colour, name, digest, focal, is_float=is_float)
+
+
+def photo_from_array(array: NDArray[Any], colour: str = "srgb", name: str = "array") -> Photo:
+    """A Photo from pixels (H, W), (H, W, 3) or (H, W, 4).
+
+    Integers are codes from 0 to the largest of their type. Floats are encoded values in [0, 1] with
+    `colour="srgb"`, light of any size with `colour="linear"`. Raises InputError as `load_photo` does.
+    """
+    _check_colour(colour)
+    values = np.asarray(array)
+    if values.ndim == 2:
+        values = values[..., None]
+    if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or values.dtype.kind not in "uif" or values.size == 0:
+        raise InputError(
+            f"array of shape {np.shape(array)} and type {values.dtype} is no picture: give (H, W), (H, W, 3) or "
+            "(H, W, 4) of uint8, uint16 or float"
+        )
+    if values.dtype.kind == "i":
+        raise InputError(f"array of type {values.dtype} has no clear white: convert it to uint8, uint16 or float")
+    _check_size(values.shape[1], values.shape[0], name)
+    return _finish(values, colour, name, "", None, is_float=values.dtype.kind == "f")
+
+
+def _check_colour(colour: str) -> None:
+    if colour not in ("srgb", "linear"):
+        raise InputError(f'colour "{colour}" is unknown: choose "srgb" or "linear"')
+
+
+def _read(file: Path, given: str) -> bytes:
+    if file.is_dir():
+        raise InputError(f"{given} is a folder: give a picture file")
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{given} does not exist: check the path") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "invalid path"
+        raise InputError(f"{given} cannot be read ({reason}): check the path and its permissions") from None
+    if not data:
+        raise InputError(f"{file.name} is empty (0 bytes): export or download it again")
+    return data
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    if width * height > MAX_PIXELS:
+        raise InputError(
+            f"{name} is {width} x {height} pixels: more than {MAX_PIXELS // 1_000_000} megapixels are refused; "
+            "make it smaller"
+        )
+    if min(width, height) < MIN_SIDE:
+        raise InputError(
+            f"{name} is {width} x {height} pixels: both sides must be at least {MIN_SIDE}; use a larger version"
+        )
+
+
+def _decode(picture: Image.Image) -> tuple[NDArray[Any], float | None]:
+    """Codes (H, W, 1|3|4) as the file stores them (8 or 16 bit, or float), upright and in sRGB, and the focal length."""
+    focal = _focal_px(picture)
+    profile = picture.info.get("icc_profile")
+    if picture.mode in ("P", "PA") or (picture.mode != "RGBA" and "transparency" in picture.info):
+        picture = picture.convert("RGBA" if "transparency" in picture.info or picture.mode == "PA" else "RGB")
+    elif picture.mode not in ("L", "LA", "RGB", "RGBA", "F", "CMYK") and not picture.mode.startswith("I"):
+        picture = picture.convert("RGB")
+    picture.load()
+    if profile:
+        picture = _to_srgb(picture, profile)
+    if picture.mode == "CMYK":
+        picture = picture.convert("RGB")
+    if picture.mode == "LA":
+        picture = picture.convert("RGBA")
+    picture = ImageOps.exif_transpose(picture)
+    values = np.asarray(picture)
+    if picture.mode == "I":  # 16-bit codes in a 32-bit container
+        values = np.clip(values, 0, 65535).astype(np.uint16)
+    elif picture.mode.startswith("I;16"):
+        values = values.astype(np.uint16)
+    return (values[..., None] if values.ndim == 2 else values), focal
+
+
+def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
+    """Convert an 8-bit picture from its embedded profile to sRGB; on any doubt leave it as it is."""
+    if picture.mode not in ("L", "RGB", "RGBA", "CMYK"):
+        return picture
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        target = ImageCms.createProfile("sRGB")
+        mode = "RGBA" if picture.mode == "RGBA" else "RGB"
+        converted = ImageCms.profileToProfile(picture, source, target, outputMode=mode)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return picture
+    return picture if converted is None else converted
+
+
+def _focal_px(picture: Image.Image) -> float | None:
+    """Focal length in pixels from EXIF, None when it is missing or implausible (under 0.4 or over 20 picture sides)."""
+    side = max(picture.size)
+    try:
+        tags = picture.getexif().get_ifd(_EXIF_IFD)
+        focal = None
+        if float(tags.get(_FOCAL_35) or 0) > 0:
+            focal = float(tags[_FOCAL_35]) / FULL_FRAME_MM * side
+        elif tags.get(_FOCAL) and tags.get(_PLANE_X):
+            unit = _UNIT_MM.get(int(tags.get(_PLANE_UNIT, 2)), 25.4)
+            shrunk = picture.size[0] / float(tags.get(_PIXELS_X) or picture.size[0])
+            focal = float(tags[_FOCAL]) * float(tags[_PLANE_X]) / unit * shrunk
+    except (ValueError, TypeError, ZeroDivisionError, KeyError, OSError, SyntaxError, OverflowError):
+        return None
+    if focal is None or not math.isfinite(focal) or not 0.4 * side <= focal <= 20 * side:
+        return None
+    return focal
+
+
+def _read_float(file: Path, data: bytes) -> NDArray[np.float32]:
+    """(H, W, 1|3) linear values of an EXR or HDR file."""
+    name = file.name
+    try:
+        values = _read_exr(file, data) if file.suffix.lower() == ".exr" else _read_hdr(data, name)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the decoder says, the bytes are not a picture
+        raise InputError(
+            f"{name} is not a readable {file.suffix[1:].upper()} picture: export or download it again"
+        ) from error
+    _check_size(values.shape[1], values.shape[0], name)
+    return values
+
+
+def _read_exr(file: Path, data: bytes) -> NDArray[np.float32]:
+    import OpenEXR
+
+    if data[:4] != b"\x76\x2f\x31\x01":
+        raise InputError(f"{file.name} is not an EXR picture: its first bytes are wrong; check the file")
+    header = OpenEXR.File(str(file), separate_channels=True, header_only=True).header()
+    low, high = header["dataWindow"]
+    _check_size(int(high[0] - low[0] + 1), int(high[1] - low[1] + 1), file.name)
+    channels = OpenEXR.File(str(file), separate_channels=True).channels()
+    pixels = {key: np.asarray(channel.pixels, np.float32) for key, channel in channels.items()}
+    for wanted in (("R", "G", "B"), ("r", "g", "b"), ("Y",)):
+        if all(key in pixels for key in wanted):
+            return np.stack([pixels[key] for key in wanted], -1)
+    raise InputError(f"{file.name} has channels {sorted(pixels)[:6]}: R, G, B or Y are needed; export it as RGB")
+
+
+def _read_hdr(data: bytes, name: str) -> NDArray[np.float32]:
+    import imageio.v3 as imageio
+
+    size = next((line for line in data[:4096].split(b"\n") if line[:2] in (b"-Y", b"+Y")), b"").split()
+    if len(size) == 4:
+        _check_size(int(size[3]), int(size[1]), name)
+    values = np.asarray(imageio.imread(data, extension=".hdr"), np.float32)
+    return values[..., None] if values.ndim == 2 else values[..., :3]
+
+
+def _finish(
+    values: NDArray[Any], colour: str, name: str, digest: str, focal: float | None, is_float: bool
+) -> Photo:
+    """Codes or light (H, W, 1|3|4) to a checked Photo."""
+    top = 1.0 if is_float else float(np.iinfo(values.dtype).max)
+    scaled = values.astype(np.float32) / np.float32(top)
+    if not np.isfinite(scaled).all():
+        bad = int((~np.isfinite(scaled)).sum())
+        raise InputError(f"{name} holds {bad} values that are NaN or infinite: export it again without them")
+    colours = scaled[..., :3] if scaled.shape[2] >= 3 else np.repeat(scaled[..., :1], 3, 2)
+    colours = np.maximum(colours, 0)
+    # light in a float file has no code that clips: nothing is marked
+    clipped = np.zeros(colours.shape[:2], bool) if is_float and colour == "linear" else (colours >= SATURATED).any(2)
+    monochrome = bool(np.ptp(colours, axis=2).max() <= GREY_TOLERANCE * max(float(colours.max()), 1e-9))
+    if float(np.ptp(colours)) < MIN_CONTRAST * (max(1.0, float(colours.max())) if not is_float else float(colours.max())):
+        what = "black" if float(colours.max()) <= MIN_CONTRAST else "one single value"
+        raise InputError(f"{name} is all {what}: there is no face in it; use another photo")
+    if is_float and float(colours.max()) <= 0:
+        raise InputError(f"{name} is all black: there is no face in it; use another photo")
+    linear = srgb_to_linear(colours) if colour == "srgb" else colours
+    if scaled.shape[2] == 4:  # over white, in linear light
+        alpha = np.clip(scaled[..., 3:], 0, 1)
+        linear = linear * alpha + (1 - alpha)
+    return Photo(np.ascontiguousarray(linear, np.float32), clipped, name, digest, monochrome, focal)

@@ -1,0 +1,142 @@
+"""The one door to Mitsuba and Dr.Jit.
+
+Finds a libLLVM that works *before* Dr.Jit is imported, sets a variant only if the user has not set one, and turns
+everything that would abort the process into a `MachineError`. Dr.Jit 1.5 renders with LLVM 17 or newer; with 15
+and 16 the process aborts at the first kernel and 14 is refused, so the version is checked after loading.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.metadata
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from raytrace_face.errors import MachineError
+
+MIN_LLVM = 17
+VARIANTS = {"llvm": "llvm_ad_rgb", "cuda": "cuda_ad_rgb"}
+INSTALL_HINT = (
+    "install one with 'pip install karellen-llvm-core' (Linux x86-64), 'brew install llvm' (macOS) or your "
+    "distribution's llvm-19, or point DRJIT_LIBLLVM_PATH at a libLLVM of version 17 or newer"
+)
+
+
+@dataclass(frozen=True)
+class LibLLVM:
+    """Where the LLVM library comes from."""
+
+    path: str
+    """Path given to Dr.Jit; "" when Dr.Jit searches the system itself."""
+    reason: str
+    """Why this one, for `raytrace-face doctor`."""
+
+
+def find_libllvm() -> LibLLVM:
+    """Choose a libLLVM: the user's own, else the one in a Python package, else whatever the system has.
+
+    Raises:
+        MachineError: `DRJIT_LIBLLVM_PATH` points at nothing.
+    """
+    own = os.environ.get("DRJIT_LIBLLVM_PATH")
+    if own:
+        if not Path(own).is_file():
+            raise MachineError(f"DRJIT_LIBLLVM_PATH is {own!r}, which is not a file: unset it, or {INSTALL_HINT}")
+        return LibLLVM(own, "DRJIT_LIBLLVM_PATH is set")
+    packaged = _packaged_libllvm()
+    if packaged:
+        return LibLLVM(packaged, "carried by the Python package karellen-llvm-core")
+    return LibLLVM("", "left to Dr.Jit's own search of the system")
+
+
+def _packaged_libllvm() -> str | None:
+    try:
+        files = importlib.metadata.files("karellen-llvm-core") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    found = {f.name: str(Path(str(f.locate())).resolve()) for f in files if ".so" in f.name}
+    library = next((p for n, p in sorted(found.items()) if n.startswith("libLLVM.so.")), None)
+    if library is None:
+        return None
+    # The wheel's libLLVM needs the C++ runtime that lies beside it; loading by full path first makes the
+    # dynamic linker find them by name afterwards.
+    for name in ("libunwind.so.1.0", "libc++abi.so.1.0", "libc++.so.1.0"):
+        if name in found:
+            ctypes.CDLL(found[name], mode=ctypes.RTLD_GLOBAL)
+    return library
+
+
+def start(device: str = "auto", deterministic: bool = False) -> ModuleType:
+    """Import Mitsuba with a working variant and return the module.
+
+    Args:
+        device: "auto" (llvm unless the user already chose a variant), "llvm" or "cuda".
+        deterministic: use one Dr.Jit thread, so that the same seed gives the same bytes.
+
+    Raises:
+        MachineError: no usable libLLVM or CUDA driver, or another variant is active already.
+    """
+    if device not in ("auto", *VARIANTS):
+        raise MachineError(f"device is {device!r}: use one of auto, llvm, cuda")
+    mi = _import_mitsuba(device)
+    _set_variant(mi, device)
+    import drjit as dr
+
+    if mi.variant().startswith("llvm"):
+        _check_llvm(dr)
+        dr.set_thread_count(1 if deterministic else max(os.cpu_count() or 1, 1))
+    from raytrace_face.tracer import skin
+
+    skin.register(mi)
+    return mi
+
+
+def _import_mitsuba(device: str) -> ModuleType:
+    if "drjit" not in sys.modules and device != "cuda":
+        lib = find_libllvm()
+        if lib.path:
+            os.environ["DRJIT_LIBLLVM_PATH"] = lib.path
+    try:
+        return importlib.import_module("mitsuba")
+    except ImportError as error:
+        raise MachineError(f"mitsuba cannot be imported ({error}): reinstall raytrace-face in a fresh environment") from error
+
+
+def _set_variant(mi: Any, device: str) -> None:
+    active = mi.variant()
+    if active is None:
+        wanted = VARIANTS["llvm" if device == "auto" else device]
+        try:
+            mi.set_variant(wanted)
+            import drjit as dr
+
+            if wanted.startswith("cuda"):
+                dr.eval(dr.arange(mi.Float, 2))
+        except Exception as error:
+            if device == "cuda":
+                raise MachineError(
+                    f"device is 'cuda' but no usable NVIDIA driver was found ({error}): use --device llvm"
+                ) from error
+            raise MachineError(f"Mitsuba variant {wanted} cannot be used ({error}): {INSTALL_HINT}") from error
+    elif not active.endswith("_ad_rgb"):
+        raise MachineError(f"Mitsuba variant {active} is active, but an *_ad_rgb variant is needed: set one of {sorted(VARIANTS.values())}")
+    elif device != "auto" and active != VARIANTS[device]:
+        raise MachineError(f"Mitsuba variant {active} is active, but device is {device!r}: use --device auto or a new process")
+
+
+def _check_llvm(dr: Any) -> None:
+    version = dr.detail.llvm_version() if hasattr(dr.detail, "llvm_version") else (0,)
+    if not version or version[0] < MIN_LLVM:
+        found = ".".join(map(str, version)) if version and version[0] > 0 else "none"
+        raise MachineError(f"libLLVM found: {found}, needed: {MIN_LLVM} or newer (older ones abort the process): {INSTALL_HINT}")
+
+
+# Names of the parameters of a Mitsuba mesh. They change in 3.10 (flat -> (P, 3) "positions"), hence one place.
+MESH_POSITIONS = "vertex_positions"
+MESH_FACES = "faces"
+MESH_UV = "vertex_texcoords"

@@ -1,0 +1,247 @@
+"""Settings of a reconstruction, as a tree of frozen dataclasses.
+
+The command line, `--config file.toml`, `result.json` and the documentation are generated from this tree.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from raytrace_face.errors import InputError
+
+Quality = Literal["preview", "standard", "high"]
+Solver = Literal["transport", "montecarlo"]
+Device = Literal["auto", "llvm", "cuda"]
+Colour = Literal["srgb", "linear"]
+
+
+@dataclass(frozen=True)
+class LightConfig:
+    """Light estimation."""
+
+    rig: str = "icosahedron"
+    """Polyhedron of the light stage: tetrahedron, octahedron, icosahedron or geodesic1. EG 2021 chose the icosahedron."""
+    search_level: int = 2
+    """Geodesic level of the dense search stage, [1, 3]: 2 is 162 directions 16 degrees apart."""
+    max_lights: int = 3
+    """Most area lights the greedy solve may switch on, [1, 20]. Sparsity is what finds the light (docs/method.md)."""
+    light_penalty: float = 0.04
+    """Relative drop of the robust cost that one more light must buy, [0, 1)."""
+    angular_radius_deg: float = 4.0
+    """Radius of the search lights in degrees, [0.3, 15]: a studio light; the sun is 0.27."""
+    shadows: bool = True
+    """Trace visibility. Off only to measure what it buys."""
+
+
+@dataclass(frozen=True)
+class Stage1Config:
+    """Light, shadow, pose, identity, expression under statistical albedo."""
+
+    size: int = 128
+    """Pixels a side of the fit in stage 1, [32, 512]."""
+    rounds: int = 3
+    """Alternations of light solve and geometry step, [1, 20]."""
+    samples: int = 4
+    """Rays a pixel of the transport, [1, 64]."""
+    photometric_sigma: float = 0.10
+    """Standard deviation of the photometric residual relative to the mean radiance of the face, [0.01, 1]: skin
+    detail that the statistical albedo cannot express. Sets photometric against landmark evidence."""
+    correlated_pixels: float = 60.0
+    """Pixels (at 128 px) that err together, [1, 1000]: the photometric evidence is divided by it, because skin detail
+    is correlated over millimetres and counting every pixel would drown landmarks and prior."""
+    montecarlo_iterations: int = 12
+    """Monte-Carlo gradient steps that refine lights, pose and shape through the tracer after the rounds, [0, 1000]."""
+
+
+@dataclass(frozen=True)
+class Stage2Config:
+    """Personal diffuse, specular and roughness maps; light and geometry held."""
+
+    size: int = 256
+    """Pixels a side of the fit in stage 2, [32, 1024]."""
+    texture: int = 512
+    """Texels a side of the maps, [64, 2048]."""
+    samples: int = 8
+    """Rays a pixel of the transport, [1, 64]."""
+    iterations: int = 60
+    """Descent steps on the maps, [0, 2000]."""
+    symmetry: float = 0.15
+    """Weight of left-right symmetry, scaled by (1 - confidence): the lit side teaches the shadowed side."""
+    consistency: float = 0.02
+    """Weight of closeness to the statistical maps of stage 1."""
+    smoothness: float = 0.02
+    """Weight of the edge-aware smoothness of the maps."""
+
+
+@dataclass(frozen=True)
+class MonteCarloConfig:
+    """The plain published way (`--solver montecarlo`): everything by gradient descent through the tracer."""
+
+    stage1_iterations: int = 250
+    """Adam steps of stage 1, [1, 10000]."""
+    stage2_iterations: int = 120
+    """Adam steps of stage 2, [1, 10000]."""
+    samples: int = 8
+    """Rays a pixel (ICCV 2021: no gain from 16 or 32), [1, 256]."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a reconstruction, besides the photo."""
+
+    quality: Quality = "standard"
+    """preview, standard or high: sizes and iterations, see `with_quality`."""
+    solver: Solver = "transport"
+    """transport: linear unknowns by transport, the rest by Monte-Carlo gradients. montecarlo: all by gradients."""
+    seed: int = 0
+    """Seed of all randomness."""
+    deterministic: bool = False
+    """One Dr.Jit thread: same input, seed and machine give the same bytes."""
+    device: Device = "auto"
+    """auto, llvm (CPU) or cuda."""
+    colour: Colour = "srgb"
+    """How 8- and 16-bit pixels are encoded: srgb (photographs) or linear (machine-vision cameras)."""
+    face: int | None = None
+    """Which face, 0 = largest; none = the largest, with a warning when there are several."""
+    iterations: int | None = None
+    """Overrides the number of gradient steps of both stages."""
+    light: LightConfig = field(default_factory=LightConfig)
+    stage1: Stage1Config = field(default_factory=Stage1Config)
+    stage2: Stage2Config = field(default_factory=Stage2Config)
+    montecarlo: MonteCarloConfig = field(default_factory=MonteCarloConfig)
+
+    def resolved(self) -> Config:
+        """The configuration with `quality` and `iterations` worked into the stages, and every value checked.
+
+        Raises:
+            InputError: a value outside its range.
+        """
+        config = self
+        if self.quality == "preview":
+            config = replace(
+                config,
+                stage1=replace(config.stage1, rounds=min(config.stage1.rounds, 2), montecarlo_iterations=0),
+                stage2=replace(config.stage2, iterations=min(config.stage2.iterations, 25), samples=4, texture=256),
+            )
+        elif self.quality == "high":
+            config = replace(
+                config,
+                stage1=replace(config.stage1, rounds=max(config.stage1.rounds, 5), samples=8, montecarlo_iterations=60),
+                stage2=replace(config.stage2, size=512, texture=1024, iterations=max(config.stage2.iterations, 120)),
+            )
+        elif self.quality != "standard":
+            raise InputError(f"quality is {self.quality!r}: use one of preview, standard, high")
+        if self.iterations is not None:
+            config = replace(
+                config,
+                stage1=replace(config.stage1, montecarlo_iterations=self.iterations),
+                stage2=replace(config.stage2, iterations=self.iterations),
+                montecarlo=replace(
+                    config.montecarlo, stage1_iterations=self.iterations, stage2_iterations=self.iterations
+                ),
+            )
+        _check(config)
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dictionary for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], base: Config | None = None) -> Config:
+        """The inverse of `to_dict`; missing keys keep the value of `base`.
+
+        Raises:
+            InputError: a key that does not exist (with the nearest that does) or a value of the wrong type.
+        """
+        return _merge(cls() if base is None else base, values, "")
+
+    @classmethod
+    def from_toml(cls, path: Path) -> Config:
+        """Read a TOML file with the same nesting as this class."""
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"config file {str(path)!r} cannot be read ({error.strerror}): check the path") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"config file {str(path)!r} is not valid TOML ({error}): correct it") from error
+        return cls.from_dict(values)
+
+
+RANGES: dict[str, tuple[float, float]] = {
+    "iterations": (0, 100000),
+    "light.search_level": (1, 3),
+    "light.max_lights": (1, 20),
+    "light.light_penalty": (0, 0.999),
+    "light.angular_radius_deg": (0.3, 15),
+    "stage1.size": (32, 512),
+    "stage1.rounds": (1, 20),
+    "stage1.samples": (1, 64),
+    "stage1.photometric_sigma": (0.01, 1),
+    "stage1.correlated_pixels": (1, 1000),
+    "stage1.montecarlo_iterations": (0, 100000),
+    "stage2.size": (32, 1024),
+    "stage2.texture": (64, 2048),
+    "stage2.samples": (1, 64),
+    "stage2.iterations": (0, 100000),
+    "stage2.symmetry": (0, 100),
+    "stage2.consistency": (0, 100),
+    "stage2.smoothness": (0, 100),
+    "montecarlo.stage1_iterations": (0, 100000),
+    "montecarlo.stage2_iterations": (0, 100000),
+    "montecarlo.samples": (1, 256),
+    "seed": (0, 2**31 - 1),
+    "face": (0, 1000),
+}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "solver": ("transport", "montecarlo"),
+    "device": ("auto", "llvm", "cuda"),
+    "colour": ("srgb", "linear"),
+    "light.rig": ("tetrahedron", "octahedron", "icosahedron", "geodesic1"),
+}
+
+
+def _check(config: Config) -> None:
+    for name, (low, high) in RANGES.items():
+        value = _lookup(config, name)
+        if value is not None and not low <= value <= high:
+            raise InputError(f"{name} is {value}: it must lie in [{low:g}, {high:g}]")
+    for name, choices in CHOICES.items():
+        if _lookup(config, name) not in choices:
+            raise InputError(f"{name} is {_lookup(config, name)!r}: use one of {', '.join(choices)}")
+
+
+def _lookup(config: Any, dotted: str) -> Any:
+    for part in dotted.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def _merge(node: Any, values: dict[str, Any], prefix: str) -> Any:
+    import difflib
+
+    known = {f.name: getattr(node, f.name) for f in fields(node)}
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        name = prefix + key
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f", did you mean {prefix + near[0]!r}?" if near else f": known are {', '.join(known)}"
+            raise InputError(f"config has no setting {name!r}{hint}")
+        old = known[key]
+        if is_dataclass(old):
+            if not isinstance(value, dict):
+                raise InputError(f"config setting {name!r} is {value!r}: it must be a table")
+            changes[key] = _merge(old, value, name + ".")
+        elif key in ("face", "iterations") and (value is None or type(value) is int):
+            changes[key] = value
+        elif isinstance(old, float) and type(value) is int:
+            changes[key] = float(value)
+        elif type(value) is type(old):
+            changes[key] = value
+        else:
+            raise InputError(f"config setting {name!r} is {value!r}: it must be a {type(old).__name__}")
+    return replace(node, **changes)

@@ -38,8 +38,12 @@ IRISES = (468, 473)
 """Iris centres, in the same order."""
 NOSE_TIP = 1
 
-VIEWS = ((0.0, 1.0, False), (0.0, 1.0, True))
-"""(turn in radians, scale, mirrored) of the crops whose landmarks are averaged."""
+View = tuple[float, float, bool]
+"""A version of the crop: turned by so many radians, scaled by a factor, mirrored or not."""
+FIRST_VIEWS: tuple[View, ...] = ((0.0, 1.0, False), (0.0, 1.0, True))
+VIEWS: tuple[View, ...] = tuple((turn, 0.93, mirrored) for turn in (-0.12, 0.12) for mirrored in (False, True))
+"""Versions whose landmarks are averaged in the first and in the second look. Chosen on Extended Yale B (one pose,
+14 lights): 2.4 % of the eye distance RMS over all landmarks, 3.3 % for one plain look."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +99,11 @@ def _roi_of(points: NDArray[np.float64]) -> Roi:
     return Roi(float(x), float(y), ROI_SCALE * float(np.max(high - low)), angle)
 
 
-def _look(image: Image8, roi: Roi) -> tuple[NDArray[np.float64], float, float]:
-    """Landmarks (478, 3) in photo pixels averaged over `VIEWS`, mean presence, and the views' disagreement."""
+def _look(image: Image8, roi: Roi, views: tuple[View, ...]) -> tuple[NDArray[np.float64], float, float]:
+    """Landmarks (478, 3) in photo pixels averaged over `views`, mean presence, and the views' disagreement."""
     mirror = np.array(tables()["mirror"])
     points, logits = [], []
-    for turn, scale, mirrored in VIEWS:
+    for turn, scale, mirrored in views:
         square = Roi(roi.x, roi.y, roi.side * scale, roi.angle + turn)
         view = lift_shadows(crop(image, square, INPUT))
         if mirrored:
@@ -127,10 +131,10 @@ def _blendshapes(points: NDArray[np.float64]) -> dict[str, float]:
 
 
 def _face(image: Image8, roi: Roi) -> Face | None:
-    first, presence, _ = _look(image, roi)
+    first, presence, _ = _look(image, roi, FIRST_VIEWS)
     if presence < 0.02:
         return None
-    points, presence, spread = _look(image, _roi_of(first[:, :2]))
+    points, presence, spread = _look(image, _roi_of(first[:, :2]), VIEWS)
     if presence < MIN_PRESENCE:
         return None
     return Face(
@@ -152,14 +156,25 @@ def detect_faces(photo_srgb: Image8) -> list[Face]:
     """All faces of an 8-bit sRGB photo (H, W, 3), the largest first; empty when there is none."""
     image = np.ascontiguousarray(photo_srgb)
     for found in candidates(image):
-        faces = [face for d in found if (face := _face(image, d.roi())) is not None]
         kept: list[Face] = []
-        for face in sorted(faces, key=lambda f: -f.score * f.extent_px):
-            if all(_inside(face.box, other.box) < 0.5 for other in kept):
-                kept.append(face)
+        for detection in found:  # best first
+            if any(_inside(detection.box, face.box) > 0.7 for face in kept):
+                continue
+            face = _face(image, detection.roi())
+            if face is not None:
+                kept = _without_doubles([*kept, face])
         if kept:
             return sorted(kept, key=lambda f: -f.extent_px)
     return []
+
+
+def _without_doubles(faces: list[Face]) -> list[Face]:
+    """Of faces that lie mostly within one another only the largest and surest."""
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda f: -f.score * f.extent_px):
+        if all(_inside(face.box, other.box) < 0.5 for other in kept):
+            kept.append(face)
+    return kept
 
 
 def window_around(face: Face, size: int) -> Window:
@@ -228,7 +243,7 @@ def capture(photo: Photo, face: int | None = None, size: int = 256) -> Capture:
             f"at least {MIN_EYES_PX:.0f} are needed; use a larger version of the photo"
         )
     window = window_around(chosen, size)
-    segmentation = segment(photo.linear, window)
+    segmentation = segment(photo.linear, window, chosen.landmarks_px)
     notes = _warnings(photo, chosen, len(faces), segmentation, window)
     if face is not None and len(faces) > 1:
         notes = notes[1:]  # the user has chosen: no need to say that there are several

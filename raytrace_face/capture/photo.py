@@ -27,11 +27,14 @@ MIN_CONTRAST = 1e-3
 """Pictures whose encoded values span less carry no face."""
 GREY_TOLERANCE = 0.005
 """Channels closer than this, encoded, are equal: a monochrome photo (JPEG rounds colours a little)."""
-FULL_FRAME_MM = 36.0
-"""Width of the 35 mm film frame, to which "35 mm equivalent" focal lengths refer (long side)."""
+FILM_DIAGONAL_MM = 43.27
+"""Diagonal of the 35 mm film frame, to which "35 mm equivalent" focal lengths refer (CIPA DCG-001)."""
+FOCAL_RANGE = (0.4, 8.0)
+"""Plausible focal lengths in units of the photo's diagonal (17 to 350 mm on film)."""
 
 FLOAT_SUFFIXES = {".exr", ".hdr"}
-_EXIF_IFD, _FOCAL, _FOCAL_35, _PLANE_X, _PLANE_UNIT, _PIXELS_X = 0x8769, 0x920A, 0xA405, 0xA20E, 0xA210, 0xA002
+_EXIF_IFD, _FOCAL, _FOCAL_35 = 0x8769, 0x920A, 0xA405
+_PLANE_X, _PLANE_UNIT, _PIXELS_X, _PIXELS_Y = 0xA20E, 0xA210, 0xA002, 0xA003
 _UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0}
 
 
@@ -128,7 +131,7 @@ def _check_size(width: int, height: int, name: str) -> None:
 
 
 def _decode(picture: Image.Image) -> tuple[NDArray[Any], float | None]:
-    """Codes (H, W, 1|3|4) as the file stores them (8 or 16 bit, or float), upright and in sRGB, and the focal length."""
+    """Codes (H, W, 1|3|4) as stored (8 or 16 bit, or float) but upright and in sRGB, and the focal length."""
     focal = _focal_px(picture)
     profile = picture.info.get("icc_profile")
     if picture.mode in ("P", "PA") or (picture.mode != "RGBA" and "transparency" in picture.info):
@@ -166,20 +169,28 @@ def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
 
 
 def _focal_px(picture: Image.Image) -> float | None:
-    """Focal length in pixels from EXIF, None when it is missing or implausible (under 0.4 or over 20 picture sides)."""
-    side = max(picture.size)
+    """Focal length in pixels from EXIF; None when it is missing, implausible or no longer true.
+
+    "35 mm equivalent" first (f / 43.27 mm x diagonal), else focal length x focal plane resolution. A picture whose
+    shape differs from the one EXIF records was cropped, and its scale is unknown.
+    """
+    width, height = picture.size
     try:
         tags = picture.getexif().get_ifd(_EXIF_IFD)
+        taken = (float(tags.get(_PIXELS_X) or width), float(tags.get(_PIXELS_Y) or height))
+        cropped = abs(min(taken) / max(taken) * max(width, height) / min(width, height) - 1) > 0.02
+        if cropped:
+            return None
+        diagonal = math.hypot(width, height)
         focal = None
         if float(tags.get(_FOCAL_35) or 0) > 0:
-            focal = float(tags[_FOCAL_35]) / FULL_FRAME_MM * side
+            focal = float(tags[_FOCAL_35]) / FILM_DIAGONAL_MM * diagonal
         elif tags.get(_FOCAL) and tags.get(_PLANE_X):
             unit = _UNIT_MM.get(int(tags.get(_PLANE_UNIT, 2)), 25.4)
-            shrunk = picture.size[0] / float(tags.get(_PIXELS_X) or picture.size[0])
-            focal = float(tags[_FOCAL]) * float(tags[_PLANE_X]) / unit * shrunk
+            focal = float(tags[_FOCAL]) * float(tags[_PLANE_X]) / unit * diagonal / math.hypot(*taken)
     except (ValueError, TypeError, ZeroDivisionError, KeyError, OSError, SyntaxError, OverflowError):
         return None
-    if focal is None or not math.isfinite(focal) or not 0.4 * side <= focal <= 20 * side:
+    if focal is None or not FOCAL_RANGE[0] * diagonal <= focal <= FOCAL_RANGE[1] * diagonal:
         return None
     return focal
 
@@ -225,9 +236,7 @@ def _read_hdr(data: bytes, name: str) -> NDArray[np.float32]:
     return values[..., None] if values.ndim == 2 else values[..., :3]
 
 
-def _finish(
-    values: NDArray[Any], colour: str, name: str, digest: str, focal: float | None, is_float: bool
-) -> Photo:
+def _finish(values: NDArray[Any], colour: str, name: str, digest: str, focal: float | None, is_float: bool) -> Photo:
     """Codes or light (H, W, 1|3|4) to a checked Photo."""
     top = 1.0 if is_float else float(np.iinfo(values.dtype).max)
     scaled = values.astype(np.float32) / np.float32(top)
@@ -239,11 +248,13 @@ def _finish(
     # light in a float file has no code that clips: nothing is marked
     clipped = np.zeros(colours.shape[:2], bool) if is_float and colour == "linear" else (colours >= SATURATED).any(2)
     monochrome = bool(np.ptp(colours, axis=2).max() <= GREY_TOLERANCE * max(float(colours.max()), 1e-9))
-    if float(np.ptp(colours)) < MIN_CONTRAST * (max(1.0, float(colours.max())) if not is_float else float(colours.max())):
-        what = "black" if float(colours.max()) <= MIN_CONTRAST else "one single value"
+    brightest = float(colours.max())
+    if (
+        float(np.ptp(colours)) < MIN_CONTRAST * (brightest if is_float and colour == "linear" else 1.0)
+        or brightest == 0
+    ):
+        what = "black" if brightest <= MIN_CONTRAST else "one single value"
         raise InputError(f"{name} is all {what}: there is no face in it; use another photo")
-    if is_float and float(colours.max()) <= 0:
-        raise InputError(f"{name} is all black: there is no face in it; use another photo")
     linear = srgb_to_linear(colours) if colour == "srgb" else colours
     if scaled.shape[2] == 4:  # over white, in linear light
         alpha = np.clip(scaled[..., 3:], 0, 1)

@@ -7,8 +7,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import gaussian_filter
+from scipy.spatial import ConvexHull
+from skimage.draw import polygon2mask
 
-from raytrace_face.capture.colour import linear_to_srgb
+from raytrace_face.capture.colour import encode_u8
 from raytrace_face.capture.networks import network
 from raytrace_face.types import Window
 
@@ -19,8 +22,10 @@ CLASSES = ("background", "hair", "body skin", "face skin", "clothes", "other")
 
 INPUT = 256
 """Side of the network's input, pixels."""
-CONTEXT = 1.5
+CONTEXT = 1.25
 """Side of the square shown to the network over the window's: it knows heads with hair and shoulders."""
+OVAL_SHRINK = 0.95
+"""The inside of a face is this part of the landmarks' outline."""
 
 
 def resample(image: NDArray[np.floating], window: Window) -> tuple[Array, NDArray[np.bool_]]:
@@ -30,6 +35,12 @@ def resample(image: NDArray[np.floating], window: Window) -> tuple[Array, NDArra
     of the photo over its footprint, triangle-weighted and so exact for linear ramps; its centre lies at (j + 0.5,
     i + 0.5). A pixel is valid when its whole footprint lies in the photo; what is outside is black.
     """
+    out, valid = _filtered(image, window)
+    return np.where(valid[..., None], out, 0).astype(np.float32), valid
+
+
+def _filtered(image: NDArray[np.floating], window: Window) -> tuple[Array, NDArray[np.bool_]]:
+    """`resample` with the photo's edge pixels continued outside instead of black."""
     picture = np.asarray(image, np.float32)
     if picture.ndim == 2:
         picture = picture[..., None]
@@ -39,7 +50,6 @@ def resample(image: NDArray[np.floating], window: Window) -> tuple[Array, NDArra
     reach = max(step, 1.0) + 1
     x0, y0 = math.floor(window.left_px - reach), math.floor(window.top_px - reach)
     x1, y1 = math.ceil(window.left_px + side + reach), math.ceil(window.top_px + side + reach)
-    # the nearest edge pixel continues past the photo while filtering; the mask then removes it
     rows = np.clip(np.arange(y0, y1), 0, height - 1)
     columns = np.clip(np.arange(x0, x1), 0, width - 1)
     box = (window.left_px - x0, window.top_px - y0, window.left_px - x0 + side, window.top_px - y0 + side)
@@ -50,8 +60,7 @@ def resample(image: NDArray[np.floating], window: Window) -> tuple[Array, NDArra
     edges = np.arange(size + 1) * step
     inside_x = (window.left_px + edges[:-1] >= -1e-6) & (window.left_px + edges[1:] <= width + 1e-6)
     inside_y = (window.top_px + edges[:-1] >= -1e-6) & (window.top_px + edges[1:] <= height + 1e-6)
-    valid = inside_y[:, None] & inside_x[None, :]
-    return np.where(valid[..., None], out, 0).astype(np.float32), valid
+    return out, inside_y[:, None] & inside_x[None, :]
 
 
 def _softmax(logits: Array) -> Array:
@@ -59,14 +68,38 @@ def _softmax(logits: Array) -> Array:
     return e / e.sum(-1, keepdims=True)
 
 
-def segment(photo_linear: NDArray[np.floating], window: Window) -> Array:
-    """Class probabilities (S, S, 6) of a linear photo (H, W, 3) on a window; they sum to one."""
+def segment(
+    photo_linear: NDArray[np.floating], window: Window, landmarks_px: NDArray[np.floating] | None = None
+) -> Array:
+    """Class probabilities (S, S, 6) of a linear photo (H, W, 3) on a window; they sum to one.
+
+    The network sees a larger square than the window, as it is and mirrored. Outside the photo all is background.
+    With `landmarks_px` (N, 2) there is no background inside the face: what the network calls so there (it does in
+    deep shadow and in tight crops) counts as face skin; hands, hair and glasses stay what they are.
+    """
     extra = (CONTEXT - 1) / 2 * window.side_px
     wide = Window(window.left_px - extra, window.top_px - extra, CONTEXT * window.side_px, INPUT)
-    view, _ = resample(photo_linear, wide)
-    (logits,) = network("segmentation")(np.clip(linear_to_srgb(view), 0, 1))
-    probabilities = _softmax(logits.reshape(INPUT, INPUT, len(CLASSES)))
+    light, _ = resample(photo_linear, wide)
+    view = encode_u8(light).astype(np.float32) / 255
+    total = np.zeros((INPUT, INPUT, len(CLASSES)), np.float32)
+    for step in (1, -1):
+        (logits,) = network("segmentation")(view[:, ::step])
+        total += _softmax(logits.reshape(total.shape))[:, ::step] / 2
     margin = INPUT * (1 - 1 / CONTEXT) / 2
-    part = Window(margin, margin, INPUT / CONTEXT, window.size)
-    out, _ = resample(probabilities, part)
-    return (out / np.maximum(out.sum(-1, keepdims=True), 1e-6)).astype(np.float32)
+    out, _ = _filtered(total, Window(margin, margin, INPUT / CONTEXT, window.size))
+    out /= np.maximum(out.sum(-1, keepdims=True), 1e-6)
+    if landmarks_px is not None:
+        moved = out[..., 0] * _face_oval(window, landmarks_px)
+        out[..., CLASSES.index("face skin")] += moved
+        out[..., 0] -= moved
+    valid = _filtered(np.empty((*photo_linear.shape[:2], 0), np.float32), window)[1]
+    return np.where(valid[..., None], out, np.eye(len(CLASSES), dtype=np.float32)[0])
+
+
+def _face_oval(window: Window, landmarks_px: NDArray[np.floating]) -> Array:
+    """(S, S) in [0, 1]: inside the convex outline of the landmarks (N, 2), a little shrunk, smooth at its border."""
+    points = window.to_window(np.asarray(landmarks_px, np.float64))
+    outline = points[ConvexHull(points).vertices]
+    outline = outline.mean(0) + OVAL_SHRINK * (outline - outline.mean(0))
+    inside = polygon2mask((window.size, window.size), outline[:, ::-1] - 0.5)
+    return gaussian_filter(inside.astype(np.float32), window.size / 100)

@@ -11,16 +11,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from raytrace_face.capture.colour import srgb_to_linear
+from raytrace_face.capture.deep import MAX_PIXELS, check_size, read_deep
 from raytrace_face.errors import InputError
 from raytrace_face.types import Photo
 
-MAX_PIXELS = 100_000_000
-"""Larger pictures are refused from their header, before decoding."""
-MIN_SIDE = 64
-"""Smallest usable side, pixels."""
 SATURATED = 0.98
 """A channel from this share of the largest code on counts as clipped, before the transfer curve is undone."""
 MIN_CONTRAST = 1e-3
@@ -33,7 +30,7 @@ FOCAL_RANGE = (0.4, 8.0)
 """Plausible focal lengths in units of the photo's diagonal (17 to 350 mm on film)."""
 
 FLOAT_SUFFIXES = {".exr", ".hdr"}
-_EXIF_IFD, _FOCAL, _FOCAL_35 = 0x8769, 0x920A, 0xA405
+_ORIENTATION, _EXIF_IFD, _FOCAL, _FOCAL_35 = 0x0112, 0x8769, 0x920A, 0xA405
 _PLANE_X, _PLANE_UNIT, _PIXELS_X, _PIXELS_Y = 0xA20E, 0xA210, 0xA002, 0xA003
 _UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0}
 
@@ -55,16 +52,14 @@ def load_photo(path: str | Path, colour: str = "srgb") -> Photo:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            picture = Image.open(io.BytesIO(data))
-            _check_size(*picture.size, name)
-            values, focal = _decode(picture)
+            values, focal = _decode(data, name)
     except UnidentifiedImageError:
         raise InputError(
             f"{name} is not a picture that can be read: use JPEG, PNG, WebP, TIFF, BMP, PPM, EXR or HDR"
         ) from None
     except Image.DecompressionBombError:
         raise InputError(
-            f"{name} has more pixels than can be read: at most {MAX_PIXELS:,} are allowed; make it smaller"
+            f"{name} is too large: more than {MAX_PIXELS // 1_000_000} megapixels are refused; make it smaller"
         ) from None
     except InputError:
         raise
@@ -94,7 +89,7 @@ def photo_from_array(array: NDArray[Any], colour: str = "srgb", name: str = "arr
         )
     if values.dtype.kind == "i":
         raise InputError(f"array of type {values.dtype} has no clear white: convert it to uint8, uint16 or float")
-    _check_size(values.shape[1], values.shape[0], name)
+    check_size(values.shape[1], values.shape[0], name)
     return _finish(values, colour, name, "", None, is_float=values.dtype.kind == "f")
 
 
@@ -118,21 +113,20 @@ def _read(file: Path, given: str) -> bytes:
     return data
 
 
-def _check_size(width: int, height: int, name: str) -> None:
-    if width * height > MAX_PIXELS:
-        raise InputError(
-            f"{name} is {width} x {height} pixels: more than {MAX_PIXELS // 1_000_000} megapixels are refused; "
-            "make it smaller"
-        )
-    if min(width, height) < MIN_SIDE:
-        raise InputError(
-            f"{name} is {width} x {height} pixels: both sides must be at least {MIN_SIDE}; use a larger version"
-        )
-
-
-def _decode(picture: Image.Image) -> tuple[NDArray[Any], float | None]:
+def _decode(data: bytes, name: str) -> tuple[NDArray[Any], float | None]:
     """Codes (H, W, 1|3|4) as stored (8 or 16 bit, or float) but upright and in sRGB, and the focal length."""
+    try:
+        picture = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:
+        # Pillow does not know float TIFF in colour
+        deep = read_deep(data, "TIFF", name) if data[:4] in (b"II*\0", b"MM\0*") else None
+        if deep is None:
+            raise
+        return deep, None
+    check_size(*picture.size, name)
     focal = _focal_px(picture)
+    if (deep := read_deep(data, picture.format or "", name)) is not None:
+        return _turned(deep, picture.getexif().get(_ORIENTATION, 1)), focal
     profile = picture.info.get("icc_profile")
     if picture.mode in ("P", "PA") or (picture.mode != "RGBA" and "transparency" in picture.info):
         picture = picture.convert("RGBA" if "transparency" in picture.info or picture.mode == "PA" else "RGB")
@@ -145,13 +139,24 @@ def _decode(picture: Image.Image) -> tuple[NDArray[Any], float | None]:
         picture = picture.convert("RGB")
     if picture.mode == "LA":
         picture = picture.convert("RGBA")
-    picture = ImageOps.exif_transpose(picture)
+    orientation = picture.getexif().get(_ORIENTATION, 1)
     values = np.asarray(picture)
     if picture.mode == "I":  # 16-bit codes in a 32-bit container
         values = np.clip(values, 0, 65535).astype(np.uint16)
     elif picture.mode.startswith("I;16"):
         values = values.astype(np.uint16)
-    return (values[..., None] if values.ndim == 2 else values), focal
+    return _turned(values[..., None] if values.ndim == 2 else values, orientation), focal
+
+
+def _turned(values: NDArray[Any], orientation: Any) -> NDArray[Any]:
+    """(H, W, C) as stored -> upright, by the EXIF orientation 1 to 8 (anything else is taken as 1)."""
+    if orientation in (5, 6, 7, 8):
+        values = values.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return values
 
 
 def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
@@ -206,7 +211,7 @@ def _read_float(file: Path, data: bytes) -> NDArray[np.float32]:
         raise InputError(
             f"{name} is not a readable {file.suffix[1:].upper()} picture: export or download it again"
         ) from error
-    _check_size(values.shape[1], values.shape[0], name)
+    check_size(values.shape[1], values.shape[0], name)
     return values
 
 
@@ -217,7 +222,7 @@ def _read_exr(file: Path, data: bytes) -> NDArray[np.float32]:
         raise InputError(f"{file.name} is not an EXR picture: its first bytes are wrong; check the file")
     header = OpenEXR.File(str(file), separate_channels=True, header_only=True).header()
     low, high = header["dataWindow"]
-    _check_size(int(high[0] - low[0] + 1), int(high[1] - low[1] + 1), file.name)
+    check_size(int(high[0] - low[0] + 1), int(high[1] - low[1] + 1), file.name)
     channels = OpenEXR.File(str(file), separate_channels=True).channels()
     pixels = {key: np.asarray(channel.pixels, np.float32) for key, channel in channels.items()}
     for wanted in (("R", "G", "B"), ("r", "g", "b"), ("Y",)):
@@ -231,7 +236,7 @@ def _read_hdr(data: bytes, name: str) -> NDArray[np.float32]:
 
     size = next((line for line in data[:4096].split(b"\n") if line[:2] in (b"-Y", b"+Y")), b"").split()
     if len(size) == 4:
-        _check_size(int(size[3]), int(size[1]), name)
+        check_size(int(size[3]), int(size[1]), name)
     values = np.asarray(imageio.imread(data, extension=".hdr"), np.float32)
     return values[..., None] if values.ndim == 2 else values[..., :3]
 

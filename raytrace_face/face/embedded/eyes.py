@@ -1,0 +1,176 @@
+"""Keep eyeballs round and lids on them, in the mean and in every identity mode.
+
+The eyeball has no statistics of its own: its centre and radius follow from the lid rims (the line where the lid
+meets the ball) with ICT-FaceKit's eyeball as a weak prior; then the rims are moved onto the ball.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+from scipy.optimize import least_squares
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import splu
+from scipy.spatial.distance import cdist
+
+from raytrace_face.face.embedded.makehuman import Head
+from raytrace_face.face.embedded.prior import Rims
+from raytrace_face.face.mesh import Floats, Index, Subdivision, edges_of
+from raytrace_face.face.model import PARTS
+
+CLEARANCE_MM = 0.25
+"""Distance of the lid rim from the ball: thin enough that no light passes, thick enough not to intersect."""
+RADIUS_MM = 14.0
+"""Prior radius. Anatomy says 12; both MakeHuman and ICT model the ball with its lids' tear film larger."""
+FALLOFF_MM = 7.0
+SOCKET_MM = 0.7
+"""Distance of the socket from the ball: shadows and the pink of the canthi, but no hole to look into."""
+
+
+@dataclass(frozen=True)
+class Eye:
+    """One eyeball and the lids around it (indices of coarse vertices)."""
+
+    ball: Index
+    rim: Index
+    centre: Floats
+    """(3,) mm."""
+    radius: float
+
+
+def find_balls(head: Head) -> tuple[Index, Index]:
+    """Vertices of the left (+x) and right eyeball."""
+    balls = np.unique(head.quads[head.quad_part == PARTS.index("eyes")])
+    left = head.vertices[balls, 0] > 0
+    return balls[left], balls[~left]
+
+
+@dataclass(frozen=True)
+class Cavities:
+    """What lies inside the head (indices of coarse vertices)."""
+
+    sockets: tuple[Index, Index]
+    """Left and right eye socket without the lid rim."""
+    mouth: Index
+    """Mouth bag without the lip rim."""
+    mouth_rim: Index
+    teeth: Index
+    """Teeth and tongue."""
+    skin: Index
+    """Everything that may follow the lids: skin with its rims."""
+
+
+def find_cavities(head: Head, rims: Rims) -> Cavities:
+    """Tell sockets and mouth bag apart by their place; tongue and teeth are pieces of their own."""
+    skin = np.unique(head.quads[head.quad_part == PARTS.index("skin")])
+    piece = connected_components(_adjacency(head), directed=False)[1]
+    inner = np.unique(head.quads[head.quad_part == PARTS.index("mouth")])
+    bag = np.setdiff1d(inner[piece[inner] == piece[skin[0]]], skin)
+    balls = find_balls(head)
+    level = 0.5 * (head.vertices[balls[0], 1].mean() + head.vertices[rims.lips, 1].mean())
+    high = head.vertices[bag, 1] > level
+    left = head.vertices[bag, 0] > 0
+    tongue = inner[piece[inner] != piece[skin[0]]]
+    teeth = np.unique(head.quads[head.quad_part == PARTS.index("teeth")])
+    return Cavities((bag[high & left], bag[high & ~left]), bag[~high], rims.lips, np.concatenate([teeth, tongue]), skin)
+
+
+def _adjacency(head: Head) -> sparse.csr_matrix:
+    edges, _, _ = edges_of(head.quads)
+    n = len(head.vertices)
+    one_way = sparse.coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), (n, n))
+    return (one_way + one_way.T).tocsr()
+
+
+def fit_eye(vertices: Floats, level: Subdivision, ball: Index, rim: Index, prior: Floats) -> Eye:
+    """Centre and radius that best touch the rim (28 points), with a prior on both."""
+    points = (level.matrix @ vertices)[rim]
+
+    def cost(p: Floats) -> Floats:
+        distance = np.linalg.norm(points - p[:3], axis=1) - p[3] - CLEARANCE_MM
+        return np.concatenate([distance, (p[:3] - prior) * 1.0, [(p[3] - RADIUS_MM) * 2.0]])
+
+    found = least_squares(cost, np.array([*prior, RADIUS_MM])).x
+    return Eye(ball, rim, found[:3], float(found[3]))
+
+
+def settle(vertices: Floats, head: Head, level: Subdivision, eyes: tuple[Eye, Eye], cavities: Cavities) -> Floats:
+    """Put the balls at their place, the rims on them and the sockets close around them; (V, 3) coarse mean."""
+    out = vertices.copy()
+    source_fine = level.matrix @ head.vertices
+    for eye, socket in zip(eyes, cavities.sockets, strict=True):
+        source = head.vertices[eye.ball]
+        centre = source.mean(0)
+        # Radius of the ball itself, not of the corneal bulge, after subdivision.
+        fine = source_fine[eye.ball]
+        radius = np.median(np.linalg.norm(fine - fine.mean(0), axis=1))
+        out[eye.ball] = eye.centre + (source - centre) * (eye.radius / radius)
+        offset = out[socket] - eye.centre
+        distance = np.linalg.norm(offset, axis=1, keepdims=True)
+        out[socket] = eye.centre + offset / distance * (eye.radius + SOCKET_MM)
+    out[cavities.mouth] = _shrink(out, cavities.mouth, cavities.mouth_rim)
+    for _ in range(4):
+        for eye in eyes:
+            offset = (level.matrix @ out)[eye.rim] - eye.centre
+            distance = np.linalg.norm(offset, axis=1, keepdims=True)
+            step = offset / distance * (eye.radius + CLEARANCE_MM - distance)
+            out[cavities.skin] += spread(vertices[eye.rim], step, vertices[cavities.skin])
+    return out
+
+
+def _shrink(vertices: Floats, mouth: Index, rim: Index) -> Floats:
+    """The mouth bag drawn in sideways and vertically away from the lips, so that no cheek lets it through."""
+    centre = np.array([0.0, vertices[rim, 1].mean(), 0.0])
+    nearest = cdist(vertices[mouth], vertices[rim]).min(1)
+    factor = 1 - 0.15 * np.clip(nearest / 15.0, 0, 1)
+    return centre + (vertices[mouth] - centre) * np.stack([factor, factor, np.ones_like(factor)], axis=1)
+
+
+def spread(anchors: Floats, steps: Floats, points: Floats) -> Floats:
+    """Displacements (N, 3) at points by normalised Gaussian weights of the anchors' steps."""
+    distance = cdist(points, anchors)
+    weight = np.exp(-0.5 * (distance / 2.0) ** 2) + 1e-12
+    nearest = distance.min(1, keepdims=True)
+    return (weight @ steps) / weight.sum(1, keepdims=True) * np.exp(-0.5 * (nearest / FALLOFF_MM) ** 2)
+
+
+def settle_modes(
+    modes: Floats, vertices: Floats, head: Head, level: Subdivision, eyes: tuple[Eye, Eye], cavities: Cavities
+) -> Floats:
+    """First-order version of `settle` for displacement modes (M, V, 3).
+
+    Balls translate and rims glide on them; sockets follow their ball; inner mouth, teeth and tongue follow the lips.
+    """
+    out = modes.copy()
+    fine_positions = level.matrix @ vertices
+    out[:, cavities.teeth] = modes[:, cavities.mouth_rim].mean(1, keepdims=True)
+    out[:, cavities.mouth] = harmonic(out, cavities.mouth, head)
+    for eye, socket in zip(eyes, cavities.sockets, strict=True):
+        normal = fine_positions[eye.rim] - eye.centre
+        normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+        rows = level.matrix[eye.rim]
+        for mode in out:
+            moved = rows @ mode
+            along = (moved * normal).sum(1)
+            # Prior: the ball moves as the rim does on average.
+            gram = normal.T @ normal + 3.0 * np.eye(3)
+            shift = np.linalg.solve(gram, normal.T @ along + 3.0 * moved.mean(0))
+            mode[eye.ball] = shift
+            mode[socket] = shift
+            for _ in range(3):
+                moved = rows @ mode
+                step = (normal @ shift - (moved * normal).sum(1))[:, None] * normal
+                mode[cavities.skin] += spread(vertices[eye.rim], step, vertices[cavities.skin])
+    return out
+
+
+def harmonic(modes: Floats, inside: Index, head: Head) -> Floats:
+    """Displacements (M, N, 3) of the vertices `inside`, harmonic with their neighbours' as boundary values."""
+    adjacency = _adjacency(head)
+    laplacian = (sparse.diags(np.asarray(adjacency.sum(1)).ravel()) - adjacency).tocsr()[inside]
+    outside = np.setdiff1d(np.arange(len(head.vertices)), inside)
+    known = modes[:, outside].transpose(1, 0, 2).reshape(len(outside), -1)
+    solved = splu(laplacian[:, inside].tocsc()).solve(-(laplacian[:, outside] @ known))
+    return solved.reshape(len(inside), len(modes), 3).transpose(1, 0, 2)

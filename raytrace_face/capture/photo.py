@@ -116,7 +116,7 @@ def _read(file: Path, given: str) -> bytes:
 def _decode(data: bytes, name: str) -> tuple[NDArray[Any], float | None]:
     """Codes (H, W, 1|3|4) as stored (8 or 16 bit, or float) but upright and in sRGB, and the focal length."""
     try:
-        picture = Image.open(io.BytesIO(data))
+        picture: Image.Image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError:
         # Pillow does not know float TIFF in colour
         deep = read_deep(data, "TIFF", name) if data[:4] in (b"II*\0", b"MM\0*") else None
@@ -124,10 +124,11 @@ def _decode(data: bytes, name: str) -> tuple[NDArray[Any], float | None]:
             raise
         return deep, None
     check_size(*picture.size, name)
-    focal = _focal_px(picture)
-    if (deep := read_deep(data, picture.format or "", name)) is not None:
-        return _turned(deep, picture.getexif().get(_ORIENTATION, 1)), focal
+    focal, orientation = _focal_px(picture), picture.getexif().get(_ORIENTATION, 1)
     profile = picture.info.get("icc_profile")
+    deep = read_deep(data, picture.format or "", name)
+    if deep is not None and (deep.dtype.kind == "f" or not profile or _is_srgb(profile)):
+        return _turned(deep, orientation), focal  # other profiles: right colours matter more than 16 bits
     if picture.mode in ("P", "PA") or (picture.mode != "RGBA" and "transparency" in picture.info):
         picture = picture.convert("RGBA" if "transparency" in picture.info or picture.mode == "PA" else "RGB")
     elif picture.mode not in ("L", "LA", "RGB", "RGBA", "F", "CMYK") and not picture.mode.startswith("I"):
@@ -139,7 +140,6 @@ def _decode(data: bytes, name: str) -> tuple[NDArray[Any], float | None]:
         picture = picture.convert("RGB")
     if picture.mode == "LA":
         picture = picture.convert("RGBA")
-    orientation = picture.getexif().get(_ORIENTATION, 1)
     values = np.asarray(picture)
     if picture.mode == "I":  # 16-bit codes in a 32-bit container
         values = np.clip(values, 0, 65535).astype(np.uint16)
@@ -157,6 +157,13 @@ def _turned(values: NDArray[Any], orientation: Any) -> NDArray[Any]:
     if orientation in (2, 3, 6, 7):
         values = values[:, ::-1]
     return values
+
+
+def _is_srgb(profile: bytes) -> bool:
+    try:
+        return "srgb" in ImageCms.getProfileName(ImageCms.ImageCmsProfile(io.BytesIO(profile))).lower()
+    except (ImageCms.PyCMSError, OSError):
+        return True  # an unreadable profile is ignored
 
 
 def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
@@ -251,7 +258,8 @@ def _finish(values: NDArray[Any], colour: str, name: str, digest: str, focal: fl
     colours = scaled[..., :3] if scaled.shape[2] >= 3 else np.repeat(scaled[..., :1], 3, 2)
     colours = np.maximum(colours, 0)
     # light in a float file has no code that clips: nothing is marked
-    clipped = np.zeros(colours.shape[:2], bool) if is_float and colour == "linear" else (colours >= SATURATED).any(2)
+    has_clipping = not (is_float and colour == "linear")
+    clipped = np.asarray((colours >= SATURATED).any(2) & has_clipping, bool)
     monochrome = bool(np.ptp(colours, axis=2).max() <= GREY_TOLERANCE * max(float(colours.max()), 1e-9))
     brightest = float(colours.max())
     if (

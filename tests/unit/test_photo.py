@@ -105,6 +105,24 @@ def test_16_bit_colour_png_keeps_its_precision(tmp_path, filters):
     assert np.abs(photo.linear * 65535 - codes).max() < 0.01
 
 
+def test_wide_gamut_profile_changes_colours_also_of_16_bit_files(tmp_path):
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = bytearray(lab)  # an sRGB profile whose red and blue primaries are exchanged, under another name
+    tags = {lab[i : i + 4]: i for i in range(132, 132 + 12 * int.from_bytes(lab[128:132], "big"), 12)}
+    red, blue = tags[b"rXYZ"], tags[b"bXYZ"]
+    swapped[red + 4 : red + 8], swapped[blue + 4 : blue + 8] = lab[blue + 4 : blue + 8], lab[red + 4 : red + 8]
+    profile = bytes(swapped).replace("sRGB".encode("utf-16-be"), "mine".encode("utf-16-be"))
+    (tmp_path / "s.png").write_bytes(png_16(gradient().astype(np.uint16) * 257, [1]))
+    values = gradient()
+    Image.fromarray(values).save(tmp_path / "s8.png", icc_profile=profile)
+    compressed = b"mine\0\0" + zlib.compress(profile)
+    deep = (tmp_path / "s.png").read_bytes()
+    (tmp_path / "s.png").write_bytes(deep[:33] + chunk(b"iCCP", compressed) + deep[33:])
+    for name in ("s8.png", "s.png"):
+        seen = linear_to_srgb(load_photo(tmp_path / name).linear) * 255
+        assert np.abs(seen - values[..., ::-1]).max() < 4
+
+
 def test_16_bit_and_float_tiff_keep_their_precision(tmp_path):
     import tifffile
 

@@ -201,6 +201,10 @@ def test_focal_length_from_focal_plane_resolution(tmp_path):
     assert with_focal(tmp_path / "h.jpg", {**tags, 0xA002: 600, 0xA003: 400}) == pytest.approx(250)
 
 
+def test_focal_length_of_a_crop_is_unknown(tmp_path):
+    assert with_focal(tmp_path / "f.jpg", {0xA405: 50}, size=(250, 200)) is None  # no sensor is 5:4
+
+
 @pytest.mark.parametrize("tags", [{}, {0xA405: 0}, {0xA405: 2000}, {0xA405: 50, 0xA002: 300, 0xA003: 300}])
 def test_focal_length_missing_implausible_or_cropped_is_none(tmp_path, tags):
     assert with_focal(tmp_path / "f.jpg", tags) is None
@@ -254,6 +258,7 @@ BAD_FILES = {
     "thin.png": (encoded(gradient(63, 200), "PNG"), "200 x 63"),
     "black.png": (encoded(np.zeros((80, 80, 3), np.uint8), "PNG"), "all black"),
     "white.png": (encoded(np.full((80, 80, 3), 255, np.uint8), "PNG"), "one single value"),
+    "red.png": (encoded(np.tile(np.array([255, 0, 0], np.uint8), (80, 80, 1)), "PNG"), "one single value"),
     "grey.jpg": (encoded(np.full((80, 80, 3), 90, np.uint8), "JPEG"), "one single value"),
     "noise.exr": (b"\x76\x2f\x31\x01" + bytes(200), "EXR"),
     "text.exr": (b"hello", "EXR"),

@@ -136,9 +136,9 @@ def detect_in(image: Image8, square: Roi, min_score: float = MIN_SCORE, border: 
 def overlap(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
     """Intersection over union of two boxes (left, top, right, bottom)."""
     inner = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)
-    shared = float(inner[0] * inner[1])
+    common = float(inner[0] * inner[1])
     areas = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]))
-    return shared / max(areas - shared, 1e-9)
+    return common / max(areas - common, 1e-9)
 
 
 def merge(found: list[Detection]) -> list[Detection]:

@@ -97,8 +97,8 @@ def sensor(camera: Camera, T_camera_head: NDArray[np.floating]) -> str:
         <float name="fov" value="{fov!r}"/>
         <float name="near_clip" value="1"/>
         <float name="far_clip" value="100000"/>
-        <float name="principal_point_offset_x" value="{cx / camera.width - 0.5!r}"/>
-        <float name="principal_point_offset_y" value="{cy / camera.height - 0.5!r}"/>
+        <float name="principal_point_offset_x" value="{0.5 - cx / camera.width!r}"/>
+        <float name="principal_point_offset_y" value="{0.5 - cy / camera.height!r}"/>
         <transform name="to_world"><matrix value="{" ".join(repr(float(v)) for v in to_world.ravel())}"/></transform>
         <sampler type="independent"><integer name="sample_count" value="$spp"/></sampler>
         <film type="hdrfilm">

@@ -1,0 +1,277 @@
+"""The command line: `raytrace-face reconstruct | demo | render | doctor`.
+
+Nothing heavy is imported before it is needed, so that `--help` is instant. Errors that a person can act on are one
+line on standard error and exit code 2; Ctrl-C is exit code 130; neither leaves anything half-written.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import tyro
+from tyro.conf import Positional
+
+from raytrace_face.config import Colour, Config, Device, Quality, Solver
+from raytrace_face.errors import InputError, OutputError, RaytraceFaceError
+
+if TYPE_CHECKING:
+    from raytrace_face.result import Reconstruction
+    from raytrace_face.types import Photo
+
+PROGRAM = "raytrace-face"
+DESCRIPTION = "Geometry, reflectance, light and self-shadows of a face from one photograph. --version: the version."
+IMAGE_SUFFIXES = (".png", ".exr")
+
+Flag = tyro.conf.FlagCreatePairsOff[bool]
+_unset = {"help_behavior_hint": ""}  # "(default: None)" says nothing: the default is the config's
+OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", **_unset)]
+OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", **_unset)]
+OptionalQuality = Annotated[Quality | None, tyro.conf.arg(metavar="{preview,standard,high}", **_unset)]
+OptionalSolver = Annotated[Solver | None, tyro.conf.arg(metavar="{transport,montecarlo}", **_unset)]
+OptionalDevice = Annotated[Device | None, tyro.conf.arg(metavar="{auto,llvm,cuda}", **_unset)]
+OptionalColour = Annotated[Colour | None, tyro.conf.arg(metavar="{srgb,linear}", **_unset)]
+
+
+def reconstruct(
+    photo: Positional[Path],
+    *,
+    out: OptionalPath = None,
+    force: Flag = False,
+    quality: OptionalQuality = None,
+    solver: OptionalSolver = None,
+    seed: OptionalInt = None,
+    deterministic: Flag = False,
+    iterations: OptionalInt = None,
+    config: OptionalPath = None,
+    face: OptionalInt = None,
+    device: OptionalDevice = None,
+    colour: OptionalColour = None,
+    checkpoint: OptionalPath = None,
+    quiet: Flag = False,
+    no_shadows: Flag = False,
+) -> None:
+    """Reconstruct a face from a photograph and write a result folder.
+
+    Options left out keep the value of --config, else the default.
+
+    Args:
+        photo: the photograph: JPEG, PNG, WebP, TIFF, BMP, PPM, EXR or HDR.
+        out: result folder; default: the photo's name with _face, in the current folder.
+        force: replace an existing result folder.
+        quality: preview, standard (default) or high.
+        solver: transport (default) or montecarlo, the published way for comparison.
+        seed: seed of all randomness (default 0).
+        deterministic: one thread; the same seed then gives the same bytes on the same machine.
+        iterations: gradient steps of each stage, instead of the quality's own.
+        config: TOML file with the settings of raytrace_face.Config.
+        face: which face, 0 = the largest (default).
+        device: auto (default), llvm (CPU) or cuda.
+        colour: how 8- and 16-bit pixels are encoded: srgb (default) or linear.
+        checkpoint: folder in which the work is saved as it goes, and resumed from.
+        quiet: no progress and no summary.
+        no_shadows: leave self-shadows out of the light transport, to see what they buy.
+    """
+    from raytrace_face.capture.photo import load_photo
+
+    options: dict[str, Any] = {
+        "quality": quality,
+        "solver": solver,
+        "seed": seed,
+        "deterministic": True if deterministic else None,
+        "iterations": iterations,
+        "face": face,
+        "device": device,
+        "colour": colour,
+    }
+    settings = settings_of(config, options, no_shadows)
+    folder = default_folder(photo) if out is None else out
+    _check_folder(folder, force, checkpoint)
+    _reconstruct(load_photo(photo, settings.colour), settings, folder, force, checkpoint, quiet)
+
+
+def demo(
+    *,
+    out: Path = Path("astronaut_face"),
+    force: Flag = False,
+    quality: Quality = "standard",
+    seed: int = 0,
+    deterministic: Flag = False,
+    device: Device = "auto",
+    quiet: Flag = False,
+) -> None:
+    """Reconstruct the photograph of astronaut Eileen Collins (NASA, public domain) that scikit-image carries.
+
+    Args:
+        out: result folder.
+        force: replace an existing result folder.
+        quality: preview, standard or high.
+        seed: seed of all randomness.
+        deterministic: one thread; the same seed then gives the same bytes on the same machine.
+        device: auto, llvm (CPU) or cuda.
+        quiet: no progress and no summary.
+    """
+    settings = Config(quality=quality, seed=seed, deterministic=deterministic, device=device)
+    settings.resolved()
+    _check_folder(out, force, None)
+    from skimage.data import astronaut
+
+    from raytrace_face.capture.photo import photo_from_array
+
+    photo = photo_from_array(astronaut(), name="astronaut.png")
+    _reconstruct(photo, settings, out, force, None, quiet)
+
+
+def render(
+    result: Positional[Path], *, out: Path, spp: int = 64, seed: int = 0, force: Flag = False, no_shadows: Flag = False
+) -> None:
+    """Render a result folder again, on the fitted window of its photo.
+
+    Args:
+        result: folder written by `reconstruct`.
+        out: picture to write: .png (sRGB) or .exr (linear).
+        spp: rays a pixel.
+        seed: another seed gives other noise.
+        force: replace an existing picture.
+        no_shadows: let light through the head.
+    """
+    if out.suffix.lower() not in IMAGE_SUFFIXES:
+        raise InputError(f"output {str(out)!r} must end in one of {', '.join(IMAGE_SUFFIXES)}")
+    if not 1 <= spp <= 65536:
+        raise InputError(f"spp is {spp}: it must lie in [1, 65536]")
+    if out.exists() and (out.is_dir() or not force):
+        raise OutputError(f"output {str(out)!r} exists: choose another with --out or replace it with --force")
+    if not out.absolute().parent.is_dir():
+        raise OutputError(f"output {str(out)!r} cannot be written: its folder does not exist; make it first")
+    from raytrace_face.capture.colour import encode_u8
+    from raytrace_face.export import write_exr, write_png
+    from raytrace_face.result import Reconstruction
+
+    picture = Reconstruction.load(result).render(spp=spp, seed=seed, shadows=False if no_shadows else None)
+    temporary = out.with_name(f".{out.name}.part")
+    try:
+        if out.suffix.lower() == ".exr":
+            write_exr(temporary, picture)
+        else:
+            write_png(temporary, encode_u8(picture))
+        temporary.replace(out)
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"output {str(out)!r} cannot be written ({error}): choose another with --out") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def doctor(*, device: Device = "auto") -> int:
+    """Print versions, libLLVM, cores, memory and embedded models, and what to do about anything wrong.
+
+    Args:
+        device: auto, llvm (CPU) or cuda.
+    """
+    from raytrace_face.doctor import examine
+
+    report = examine(device)
+    print(report.text())
+    return 1 if report.problems else 0
+
+
+COMMANDS: dict[str, Any] = {"reconstruct": reconstruct, "demo": demo, "render": render, "doctor": doctor}
+
+
+def settings_of(file: Path | None, options: dict[str, Any], no_shadows: bool = False) -> Config:
+    """Configuration from a TOML file and the options that were given (not None), which win; checked.
+
+    Raises:
+        InputError: the file cannot be read, or a value is outside its range.
+    """
+    config = Config() if file is None else Config.from_toml(file)
+    config = replace(config, **{name: value for name, value in options.items() if value is not None})
+    if no_shadows:
+        config = replace(config, light=replace(config.light, shadows=False))
+    config.resolved()  # only to check: the fit resolves for itself, and the result records what was asked for
+    return config
+
+
+def default_folder(photo: Path) -> Path:
+    """`portrait_face` in the current folder for `anywhere/portrait.jpg`."""
+    return Path(f"{photo.stem or 'photo'}_face")
+
+
+def _check_folder(folder: Path, force: bool, checkpoint: Path | None) -> None:
+    from raytrace_face.result import check_output
+
+    check_output(folder, force)
+    if checkpoint is not None and checkpoint.exists() and not checkpoint.is_dir():
+        raise OutputError(f"checkpoint {str(checkpoint)!r} is not a folder: choose another with --checkpoint")
+
+
+def _reconstruct(
+    photo: Photo, config: Config, folder: Path, force: bool, checkpoint: Path | None, quiet: bool
+) -> None:
+    from raytrace_face.backend import start
+
+    start(config.device, config.deterministic)
+    from raytrace_face.fit.reconstruct import reconstruct as fit
+
+    result = fit(photo, config, progress=not quiet, checkpoint=checkpoint)
+    result.save(folder, force=force)
+    if not quiet:
+        print(summary(result, folder))
+
+
+def summary(result: Reconstruction, folder: Path) -> str:
+    """A few lines about a result, for people."""
+    azimuth, elevation = result.dominant_light_angles()
+    lines = []
+    if "psnr_db" in result.metrics:
+        before = result.metrics.get("psnr_stage1_db", float("nan"))
+        lines.append(f"PSNR        {before:.1f} dB after stage 1, {result.metrics['psnr_db']:.1f} dB after stage 2")
+    lines.append(
+        f"main light  {abs(azimuth):.0f} deg from the image's {'right' if azimuth >= 0 else 'left'}, "
+        f"{abs(elevation):.0f} deg {'above' if elevation >= 0 else 'below'}"
+    )
+    if "total" in result.timings:
+        lines.append(f"time        {result.timings['total']:.1f} s")
+    lines += [f"warning     {line}" for line in result.warnings]
+    return "\n".join([*lines, f"result      {folder}  (look at {folder / 'panel.png'})"])
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given == ["--version"]:
+        from raytrace_face import __version__
+
+        print(f"{PROGRAM} {__version__}")
+        return 0
+    try:
+        code = tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog=PROGRAM, description=DESCRIPTION, args=given or ["--help"]
+        )
+    except RaytraceFaceError as error:
+        return _complain(f"error: {error}", error.exit_code)
+    except MemoryError:
+        return _complain("error: out of memory: use --quality preview, or close other programs", 2)
+    except KeyboardInterrupt:
+        return _complain("interrupted: no result was written", 130)
+    except SystemExit as exit_request:  # tyro: --help is 0, a wrong option 2
+        return exit_request.code if isinstance(exit_request.code, int) else 2
+    return int(code or 0)
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def main() -> NoReturn:
+    """Entry point of `raytrace-face`."""
+    signal.signal(signal.SIGTERM, _terminated)  # so that temporary folders are removed
+    sys.exit(run())

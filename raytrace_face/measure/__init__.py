@@ -1,0 +1,1 @@
+"""Measures: light, images and geometry against a truth. Pure functions on arrays; no renderer."""

@@ -71,17 +71,18 @@ def all_pixels(camera: Camera) -> NDArray[np.int64]:
     return np.arange(camera.width * camera.height)
 
 
-def camera_rays(view: View, T_camera_head: Any, focal_px: Any, seed: int) -> Any:
+def camera_rays(view: View, T_camera_head: Any, focal_px: Any, seed: int | None) -> Any:
     """Jittered primary rays in the head frame, `view.samples` neighbouring lanes a pixel.
 
     Args:
+        seed: of the jitter; None for rays through the centres of the pixels.
         T_camera_head: 12 floats (rows of the upper 3x4), Python or Dr.Jit scalars.
         focal_px: Python or Dr.Jit scalar.
     """
     lanes = len(view.pixels) * view.samples
     lane = dr.arange(mi.UInt32, lanes)
     pixel = dr.gather(mi.UInt32, mi.UInt32(view.pixels.astype(np.uint32)), lane // view.samples)
-    jitter = stratified_points(lanes, view.samples, seed, TEA_PRIME)
+    jitter = mi.Point2f(0.5) if seed is None else stratified_points(lanes, view.samples, seed, TEA_PRIME)
     row = pixel // view.camera.width
     x = mi.Float(pixel - row * view.camera.width) + jitter.x
     y = mi.Float(row) + jitter.y
@@ -103,6 +104,48 @@ def intersect(head: HeadScene, view: View, T_camera_head: NDArray[np.floating], 
     pose, focal = opaque_pose(T_camera_head), dr.opaque(mi.Float, view.camera.focal_px)
     si = head.scene.ray_intersect(camera_rays(view, pose, focal, seed))
     return si
+
+
+@dataclass(frozen=True)
+class GBuffer:
+    """What the ray through the centre of each pixel meets; arrays over the P pixels of the view."""
+
+    part: NDArray[np.uint8]
+    """(P,) index into `PARTS`; 255 where nothing is hit."""
+    corners: NDArray[np.int32]
+    """(P, 3) vertices of the triangle hit (0 where nothing is hit)."""
+    barycentric: Array
+    """(P, 3)"""
+    normal: Array
+    """(P, 3) unit shading normal, head frame."""
+    view: Array
+    """(P, 3) unit direction to the camera, head frame."""
+    uv: Array
+    """(P, 2)"""
+
+    def interpolate(self, values: NDArray[np.floating]) -> Array:
+        """Per-vertex values (V,) or (V, C) at the pixels."""
+        return np.einsum("pk...,pk->p...", np.asarray(values, np.float32)[self.corners], self.barycentric)
+
+
+def gbuffer(head: HeadScene, camera: Camera, T_camera_head: NDArray[np.floating]) -> GBuffer:
+    """Trace the centres of all pixels of a camera."""
+    view = View(camera, all_pixels(camera), 1)
+    ray = camera_rays(view, opaque_pose(T_camera_head), dr.opaque(mi.Float, camera.focal_px), None)
+    pi = head.scene.ray_intersect_preliminary(ray)
+    si = pi.compute_surface_interaction(ray)
+    hit = si.is_valid().numpy()
+    part = np.where(hit, head.part_of(si).numpy(), 255).astype(np.uint8)
+    corners = np.zeros((len(part), 3), np.int32)
+    prim = pi.prim_index.numpy()
+    for number, triangles in zip(head.parts, head.part_triangles, strict=True):
+        here = part == number
+        corners[here] = triangles[prim[here]]
+    b = pi.prim_uv.numpy()
+    bary = np.stack([1 - b[0] - b[1], b[0], b[1]], axis=1).astype(np.float32)
+    normal = np.where(hit, si.sh_frame.n.numpy(), 0).T.astype(np.float32)
+    uv = np.where(hit, si.uv.numpy(), 0).T.astype(np.float32)
+    return GBuffer(part, corners, bary, np.ascontiguousarray(normal), -ray.d.numpy().T, np.ascontiguousarray(uv))
 
 
 def bilinear(texture: Any, size: int, channels: int, uv: Any) -> Any:

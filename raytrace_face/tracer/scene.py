@@ -24,11 +24,13 @@ class HeadScene:
         start = model.mean if vertices is None else vertices
         self.parts = [p for p in range(len(PARTS)) if np.any(model.triangle_part == p)]
         self.part_vertices: list[NDArray[np.int64]] = []
+        self.part_triangles: list[NDArray[np.int32]] = []
         shapes: dict[str, Any] = {"type": "scene"}
         for part in self.parts:
             triangles = model.triangles[model.triangle_part == part]
             used, local = np.unique(triangles, return_inverse=True)
             self.part_vertices.append(used)
+            self.part_triangles.append(triangles)
             shapes[PARTS[part]] = _mesh(PARTS[part], start[used], local.reshape(-1, 3), model.uv[used])
         self.scene = mi.load_dict(shapes, optimize=False)
         self._params = mi.traverse(self.scene)

@@ -1,0 +1,158 @@
+"""The light of a photo, from transport: sparse area lights and a smooth ambient.
+
+`lightstage.solve` does the algebra on columns; here the columns are traced where they are needed: a dense stage for
+the search, small rings round each light found for its exact direction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightstage import solve
+from lightstage.environment import lobe_sh, lobes
+from lightstage.rig import StageLights, directional_lights, geodesic, rig
+from lightstage.transport import Transport
+from raytrace_face.capture.colour import luminance
+from raytrace_face.config import LightConfig
+from raytrace_face.tracer.onelight import head_transport
+from raytrace_face.tracer.render import View
+from raytrace_face.tracer.scene import HeadScene
+from raytrace_face.types import Array
+
+F = NDArray[np.float64]
+
+RESIDUAL_SCALE = 0.15
+"""Cauchy scale relative to the mean luminance: skin detail and small shadows are inliers, hair and hands are not."""
+AMBIENT_RIDGE = 0.02
+"""Ridge on the ambient lobes: what an area light explains must not leak into the ambient."""
+REFINE_RADII_DEG = (11.0, 5.0)
+"""Radii of the rings traced round a light: two thirds of the dense grid's spacing, then half of that."""
+
+
+@dataclass(frozen=True)
+class Surface:
+    """What the light falls on, over the P pixels of a view."""
+
+    albedo: Array
+    """(P, 3) diffuse albedo."""
+    f0: Array
+    """(P,) Fresnel reflectance."""
+    specular_map: Array
+    """(T, T) F0 texture, for tracing."""
+    roughness_map: Array
+    """(T, T) roughness texture."""
+
+
+@dataclass(frozen=True)
+class Light:
+    """Lights far away and an ambient, head frame."""
+
+    directions: F
+    """(N, 3) unit vectors to the lights, strongest first."""
+    irradiance: F
+    """(N, 3) irradiance / pi at the head's centre."""
+    ambient: F
+    """(A, 3) weights of the lobes about `ambient_axes()`."""
+
+    def ambient_sh(self) -> Array:
+        """(9, 3) SH coefficients of the ambient radiance."""
+        return (lobe_sh(ambient_axes()).T @ self.ambient).astype(np.float32)
+
+
+def ambient_axes() -> F:
+    """(12, 3) axes of the ambient lobes: the corners of the icosahedron."""
+    return geodesic(0).vertices
+
+
+@dataclass(frozen=True)
+class Tracing:
+    """Everything `head_transport` needs besides lights."""
+
+    head: HeadScene
+    view: View
+    T_camera_head: Array
+    surface: Surface
+
+    def columns(self, directions: F, angular_radius_deg: float, seed: int) -> Transport:
+        """Transport of lights at given directions (L, 3) with irradiance / pi of 1."""
+        lights = directional_lights(directions, angular_radius_deg)
+        s = self.surface
+        return head_transport(
+            self.head, self.view, self.T_camera_head, lights, s.specular_map, s.roughness_map, seed
+        )
+
+
+def radiance_columns(transport: Transport, surface: Surface) -> F:
+    """(P, L, 3) image under each light: albedo T_d + F0 T_s."""
+    diffuse = surface.albedo[:, None, :] * transport.diffuse[:, :, None]
+    return (diffuse + (surface.f0[:, None] * transport.specular)[:, :, None]).astype(np.float64)
+
+
+def ambient_columns(dense: F, directions: F) -> F:
+    """(P, A, ...) columns of the ambient lobes, by quadrature over a dense stage that covers the sphere evenly."""
+    weight = lobes(directions, ambient_axes()) * (4 / len(directions))
+    return np.tensordot(dense, weight, axes=(1, 0)) if dense.ndim == 2 else np.einsum("plc,la->pac", dense, weight)
+
+
+def estimate_light(
+    tracing: Tracing, image: Array, weight: Array, config: LightConfig, seed: int, start: Light | None = None
+) -> tuple[Light, F]:
+    """Find the lights of a photo.
+
+    Args:
+        image: (P, 3) the photo over the view's pixels.
+        weight: (P,) weight of each pixel.
+
+    Returns:
+        The light, and the evidence map (D,): robust cost of every direction of the dense stage as the only light.
+    """
+    Y = luminance(image).astype(np.float64)
+    mean = float((Y * weight).sum() / weight.sum())
+    scale = RESIDUAL_SCALE * mean
+    w = weight.astype(np.float64)
+    dense = geodesic(config.search_level).vertices
+    transport = tracing.columns(dense, config.angular_radius_deg, seed)
+    colour = radiance_columns(transport, tracing.surface)
+    Y_columns = colour @ np.array([0.2126, 0.7152, 0.0722])
+    ambient = ambient_columns(Y_columns, dense)
+    uniform = Y_columns.sum(axis=1, keepdims=True) * (4 / len(dense))
+    found = solve.greedy(
+        Y_columns, uniform, Y, w, scale, dense, config.max_lights, config.light_penalty
+    )
+    directions = dense[found.chosen]
+    colours = colour[:, found.chosen]
+    for radius in REFINE_RADII_DEG:
+        for k in range(len(directions)):
+            ring = solve.tangent_directions(directions[k], radius)
+            ring_colour = radiance_columns(
+                tracing.columns(ring, config.angular_radius_deg, seed + 1), tracing.surface
+            )
+            ring_Y = ring_colour @ np.array([0.2126, 0.7152, 0.0722])
+            others = np.delete(colours, k, axis=1) @ np.array([0.2126, 0.7152, 0.0722])
+            cost, _ = solve.search_costs(ring_Y, np.concatenate([uniform, others], axis=1), Y, w, scale)
+            best = solve.quadratic_minimum(ring, cost, radius)
+            near = tracing.columns(best[None], config.angular_radius_deg, seed + 2)
+            directions[k] = best
+            colours[:, k] = radiance_columns(near, tracing.surface)[:, 0]
+    ambient_colour = ambient_columns(colour, dense)
+    return _colours(directions, colours, ambient_colour, image.astype(np.float64), w, scale), found.first_costs
+
+
+def _colours(directions: F, lights: F, ambient: F, image: F, weight: F, scale: float) -> Light:
+    """RGB strengths of lights and lobes, channel by channel, robustly; lights come back strongest first."""
+    N, A = lights.shape[1], ambient.shape[1]
+    x = np.zeros((N + A, 3))
+    ridge = np.concatenate([np.full(N, 1e-4), np.full(A, AMBIENT_RIDGE)])
+    for c in range(3):
+        columns = np.concatenate([lights[:, :, c], ambient[:, :, c]], axis=1)
+        x[:, c] = solve.robust_nnls(columns, image[:, c : c + 1], weight, scale, ridge)[:, 0]
+    order = np.argsort(-x[:N].mean(axis=1))
+    return Light(directions[order], x[:N][order], x[N:])
+
+
+def stage_lights(light: Light, config: LightConfig) -> StageLights:
+    """The lights in the published parameterisation, one for each face of the rig."""
+    return solve.condense(rig(config.rig), light.directions, light.irradiance, config.angular_radius_deg)

@@ -1,0 +1,70 @@
+"""What the fit looks at: the photo on a window, and how much each pixel counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from raytrace_face.capture.colour import luminance
+from raytrace_face.capture.segmentation import CLASSES, resample
+from raytrace_face.face.model import PARTS, FaceModel
+from raytrace_face.tracer.render import GBuffer
+from raytrace_face.types import Array, Camera, Capture, Photo, Window
+
+GRAZING = 0.2
+"""Cosine between normal and view below which a pixel is left out: there one pixel spans five times its skin."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The photo on a window of S x S pixels."""
+
+    image: Array
+    """(S, S, 3) linear."""
+    usable: Array
+    """(S, S) in [0, 1]: inside the photo, not saturated, not hair, clothes or other things."""
+    window: Window
+
+    @property
+    def size(self) -> int:
+        return self.window.size
+
+
+def observe(photo: Photo, capture: Capture, size: int) -> Observation:
+    """Resample photo and segmentation to `size` pixels a side."""
+    window = capture.window.resized(size)
+    image, valid = resample(photo.linear, window)
+    clipped, _ = resample(photo.saturated.astype(np.float32), window)
+    seen = capture.window.size
+    classes, _ = resample(capture.segmentation, Window(0, 0, seen, size))
+    covered = sum(classes[..., CLASSES.index(name)] for name in ("hair", "clothes", "other"))
+    usable = valid * np.clip(1 - 2 * clipped[..., 0], 0, 1) * np.clip(1.5 - 2 * covered, 0, 1)
+    return Observation(image, usable.astype(np.float32), window)
+
+
+def fit_weight(observation: Observation, g: GBuffer, model: FaceModel) -> Array:
+    """(P,) weight in [0, 1] of every pixel in the fit: face skin that the photo shows well.
+
+    Brows are left out (hair, not skin) and a seam of one pixel round everything else that is not the face.
+    """
+    size = observation.size
+    skin = (g.part == PARTS.index("skin")).reshape(size, size)
+    region = np.clip(g.interpolate(model.regions["face"]), 0, 1).reshape(size, size)
+    brows = np.clip(g.interpolate(model.regions["brows"]), 0, 1).reshape(size, size)
+    facing = ((g.normal * g.view).sum(axis=1) > GRAZING).reshape(size, size)
+    inside = ndimage.binary_erosion(skin & facing & (region > 0.5), iterations=1)
+    return (inside * region * (1 - brows) * observation.usable).ravel().astype(np.float32)
+
+
+def mean_luminance(observation: Observation, weight: NDArray[np.floating]) -> float:
+    """Weighted mean luminance of the fitted pixels: the unit in which residuals are measured."""
+    Y = luminance(observation.image).ravel()
+    return float((Y * weight).sum() / max(float(weight.sum()), 1e-9))
+
+
+def window_camera(camera: Camera, observation: Observation) -> Camera:
+    """The photo's camera seen through the window."""
+    return camera.windowed(observation.window)

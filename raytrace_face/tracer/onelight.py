@@ -1,0 +1,53 @@
+"""One-light-at-a-time images of the head: `lightstage.transport` with the skin's own response."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import drjit as dr
+import mitsuba as mi
+import numpy as np
+from numpy.typing import NDArray
+
+from lightstage.rig import AreaLights
+from lightstage.transport import Transport, transport
+from raytrace_face.tracer import skin
+from raytrace_face.tracer.render import View, bilinear, intersect
+from raytrace_face.tracer.scene import HeadScene
+
+
+def head_transport(
+    head: HeadScene,
+    view: View,
+    T_camera_head: NDArray[np.floating],
+    lights: AreaLights,
+    specular: NDArray[np.floating],
+    roughness: NDArray[np.floating],
+    seed: int,
+) -> Transport:
+    """Transport matrix of the head's pixels.
+
+    Args:
+        specular: (T, T) F0, which the diffuse base lies under.
+        roughness: (T, T) perceptual roughness.
+        seed: of primary and light samples.
+
+    Returns:
+        Columns over `view.pixels`: `diffuse` for unit albedo, `specular` for unit F0.
+    """
+    si = intersect(head, view, T_camera_head, seed)
+    size_s, size_r = specular.shape[0], roughness.shape[0]
+    f0 = bilinear(mi.Float(np.ascontiguousarray(specular, np.float32).ravel()), size_s, 1, si.uv)
+    r = bilinear(mi.Float(np.ascontiguousarray(roughness, np.float32).ravel()), size_r, 1, si.uv)
+    wi = si.to_world(si.wi)
+    dr.eval(f0, r, wi)
+
+    def response(si: Any, wo: Any) -> tuple[Any, Any]:
+        return skin.lobes(wi, wo, si.sh_frame.n, f0, r)
+
+    shadowed = transport(head.scene, si, lights, view.samples, seed, response)
+    if view.shadows:
+        return shadowed
+    # without visibility the specular lobe is unshadowed too; scaled like the diffuse one, pixel by pixel
+    ratio = np.where(shadowed.diffuse > 0, shadowed.unshadowed / np.maximum(shadowed.diffuse, 1e-9), 1)
+    return Transport(shadowed.unshadowed, shadowed.specular * np.minimum(ratio, 10), shadowed.unshadowed)

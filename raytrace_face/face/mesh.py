@@ -141,18 +141,11 @@ def rigid_fit(source: Floats, target: Floats, weight: Floats, scale: bool = Fals
     return s, rotation, b - s * rotation @ a
 
 
-def remove_rigid(modes: Floats, points: Floats, weight: Floats) -> Floats:
-    """Take the infinitesimal rigid motion (6 parameters) that explains most of the weighted points out of modes.
-
-    Args:
-        modes: (K, V, 3) displacements.
-        points: (V, 3) positions the modes act on.
-        weight: (V,) which points decide.
-    """
-    n = len(points)
-    x, y, z = (points - np.average(points, axis=0, weights=weight)).T
-    zero, one = np.zeros(n), np.ones(n)
-    motions = np.array(
+def rigid_motions(points: Floats) -> Floats:
+    """Six infinitesimal rigid motions (6, V, 3) about the origin: 1 mm along, and 1/100 rad about, each axis."""
+    x, y, z = points.T / 100.0
+    zero, one = np.zeros(len(points)), np.ones(len(points))
+    return np.array(
         [
             [one, zero, zero],
             [zero, one, zero],
@@ -162,6 +155,17 @@ def remove_rigid(modes: Floats, points: Floats, weight: Floats) -> Floats:
             [-y, x, zero],
         ]
     ).transpose(0, 2, 1)
+
+
+def remove_rigid(modes: Floats, points: Floats, weight: Floats) -> Floats:
+    """Take the infinitesimal rigid motion (6 parameters) that explains most of the weighted points out of modes.
+
+    Args:
+        modes: (K, V, 3) displacements.
+        points: (V, 3) positions the modes act on.
+        weight: (V,) which points decide.
+    """
+    motions = rigid_motions(points - np.average(points, axis=0, weights=weight))
     flat = motions.reshape(6, -1)
     w = np.repeat(weight, 3)
     coefficients = np.linalg.solve((flat * w) @ flat.T, (flat * w) @ modes.reshape(len(modes), -1).T)

@@ -272,7 +272,7 @@ def load_coarse(path: str | Path) -> CoarseModel:
     return model
 
 
-def subdivide(coarse: CoarseModel, level: int) -> FaceModel:
+def subdivided(coarse: CoarseModel, level: int) -> FaceModel:
     """The model after `level` Catmull-Clark steps, triangulated. Bases go through the same matrix as the mean."""
     closed, opened = coarse.source[coarse.quads].astype(np.int64), coarse.quads.astype(np.int64)
     source, mirror = coarse.source.astype(np.int64), coarse.mirror.astype(np.int64)
@@ -355,7 +355,7 @@ def _symmetric_uv(uv: NDArray[np.float32], mirror: Index) -> NDArray[np.float32]
 
 def _carry_landmarks(model: FaceModel, coarse: CoarseModel) -> FaceModel:
     """Embed the landmarks of the stored level in another level: nearest point of the mean surface."""
-    reference = subdivide(coarse, STORED_LEVEL)
+    reference = subdivided(coarse, STORED_LEVEL)
     points = reference.landmark_points(reference.mean)
     skin = np.flatnonzero(model.triangle_part == PARTS.index("skin"))
     centres = model.mean[model.triangles[skin]].mean(1)
@@ -389,8 +389,8 @@ def embedded_path() -> Path:
 
 
 @lru_cache(maxsize=2)
-def load_embedded(subdivide_level: int = DEFAULT_LEVEL) -> FaceModel:
-    """The face model that comes with the package, subdivided `subdivide_level` times (0 to 2)."""
-    if not 0 <= subdivide_level <= 2:
-        raise ModelError(f"subdivision level {subdivide_level} is not 0, 1 or 2")
-    return check_model(subdivide(load_coarse(embedded_path()), subdivide_level))
+def load_embedded(subdivide: int = DEFAULT_LEVEL) -> FaceModel:
+    """The face model that comes with the package, subdivided `subdivide` times (0 to 2)."""
+    if not 0 <= subdivide <= 2:
+        raise ModelError(f"subdivision level {subdivide} is not 0, 1 or 2")
+    return check_model(subdivided(load_coarse(embedded_path()), subdivide))

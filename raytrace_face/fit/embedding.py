@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 
 from raytrace_face.face.mesh import vertex_normals
 from raytrace_face.face.model import PARTS, FaceModel
@@ -25,6 +28,9 @@ INNER_LIPS = (
 )  # fmt: skip
 """Landmarks on the inner rim of the lips: they hang on the teeth when the mouth opens."""
 SIGMA_FLOOR_MM = 0.8
+SIGMA_LIMIT_MM = 12.0
+"""Landmarks that spread more are left out: no place on the skin."""
+SNAP_MM = 3.5
 VIEWS_DEG = tuple((yaw, pitch) for pitch in (-12.0, 0.0, 12.0) for yaw in (-25.0, 0.0, 25.0))
 
 Detect = Callable[[NDArray[np.uint8]], "NDArray[np.floating] | None"]
@@ -232,21 +238,29 @@ def calibrate(
 
 
 def _on_mean(model: FaceModel, picture: HeadPicture, marks: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Marks (N, 2) as points (N, 3) on the mean, NaN where they miss the skin or graze it."""
+    """Marks (N, 2) as points (N, 3) on the mean, NaN where they miss the skin or graze it.
+
+    Marks of the lids that fall just beside them on the eyeball count for the nearest skin vertex.
+    """
+    skin = PARTS.index("skin")
     triangle, weights = hits(picture, marks)
-    points = np.einsum("nc,ncd->nd", weights, model.mean[model.triangles[triangle]]).astype(np.float64)
-    normal = np.einsum("nc,ncd->nd", weights, picture.normals[model.triangles[triangle]])
+    corners = model.triangles[triangle]
+    points = np.einsum("nc,ncd->nd", weights, model.mean[corners]).astype(np.float64)
+    normal = np.einsum("nc,ncd->nd", weights, picture.normals[corners])
     facing = -(normal * picture.rays(marks)).sum(1)
-    bad = (triangle < 0) | (model.triangle_part[triangle] != PARTS.index("skin")) | (facing < 0.25)
-    points[bad] = np.nan
+    part = model.triangle_part[triangle]
+    on_ball = (triangle >= 0) & (part == PARTS.index("eyes"))
+    if on_ball.any():
+        own = np.unique(model.triangles[model.triangle_part == skin])
+        seen = np.einsum("nc,ncd->nd", weights, picture.vertices[corners])[on_ball]
+        distance, nearest = cKDTree(picture.vertices[own]).query(seen)
+        points[on_ball] = np.where((distance < SNAP_MM)[:, None], model.mean[own[nearest]], np.nan)
+    points[(triangle < 0) | ((part != skin) & ~on_ball) | (facing < 0.25)] = np.nan
     return points
 
 
 def mirror_pairs(points: NDArray[np.float64]) -> NDArray[np.int64]:
     """The landmark at the mirrored place of each of (N, 3) nearly symmetric points; NaN points map to themselves."""
-    from scipy.optimize import linear_sum_assignment
-    from scipy.spatial.distance import cdist
-
     good = np.flatnonzero(np.isfinite(points).all(1))
     cost = cdist(points[good], points[good] * np.array([-1.0, 1.0, 1.0])) ** 2
     row, column = linear_sum_assignment(cost + cost.T)
@@ -279,12 +293,11 @@ def embed(model: FaceModel, samples: Sequence[NDArray[np.float64]]) -> FaceModel
     middle = 0.5 * (middle + middle[pairs] * np.array([-1.0, 1.0, 1.0]))
     spread = np.sqrt(0.5 * (spread**2 + spread[pairs] ** 2))
     enough = (seen.mean(0) > 0.3) & (seen.mean(0)[pairs] > 0.3) & np.isfinite(middle).all(1)
+    enough &= np.nan_to_num(spread, nan=np.inf) < SIGMA_LIMIT_MM
     enough[list(INNER_LIPS)] = False
     index = np.flatnonzero(enough)
     skin = np.flatnonzero(model.triangle_part == PARTS.index("skin"))
     centres = model.mean[model.triangles[skin]].mean(1)
-    from scipy.spatial import cKDTree
-
     candidates = skin[cKDTree(centres).query(middle[index], k=24)[1]]
     triangle, weights = closest_on_triangles(middle[index], model.mean, model.triangles, candidates)
     return replace(

@@ -15,7 +15,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from raytrace_face.face.embedded.atlas import areas, cut_back, flatten
-from raytrace_face.face.embedded.eyes import find_balls, find_cavities, fit_eye, settle, settle_modes
+from raytrace_face.face.embedded.eyes import blink, find_balls, find_cavities, fit_eye, settle, settle_modes
 from raytrace_face.face.embedded.makehuman import Head, read_head
 from raytrace_face.face.embedded.prior import (
     IBUG,
@@ -38,7 +38,7 @@ from raytrace_face.face.mesh import (
     vertex_areas,
 )
 from raytrace_face.face.model import PARTS, FaceModel
-from raytrace_face.face.store import STORED_LEVEL, CoarseModel, load_coarse, save_coarse, subdivide
+from raytrace_face.face.store import STORED_LEVEL, CoarseModel, load_coarse, save_coarse, subdivided
 from raytrace_face.fit.embedding import calibrate, network_detector
 
 NAME = "raytrace_face embedded head 1"
@@ -85,21 +85,11 @@ def statistics(head: Head, ict: Ict, chosen: Index) -> Statistics:
     used = (weight > 0.5) & (registrar.face > 0.5)
     residual = float(np.median(np.abs(((points - fine) * normals).sum(1))[used]))
     expression = scale * head.expressions @ rotation.T
-    expression = fit_blink(expression, head, settled, level.matrix, rims, scale)
-    return Statistics(settled, modes, expression, ict.mean[list(IBUG)] - origin, residual)
-
-
-def fit_blink(
-    expression: Floats, head: Head, mean: Floats, matrix: sparse.csr_matrix, rims: tuple[Index, Index], scale: float
-) -> Floats:
-    """Scale the blinks so that they close the eyes of this mean, which are more open than MakeHuman's."""
-    out = expression.copy()
-    before, after = matrix @ head.vertices * scale, matrix @ mean
-    opening = [np.mean([np.ptp(v[rim, 1]) for rim in rims]) for v in (before, after)]
     for index, name in enumerate(head.expression_names):
         if name.startswith("eyeBlink"):
-            out[index] *= opening[1] / opening[0]
-    return out
+            eye = eyes[0] if name.endswith("Left") else eyes[1]
+            expression[index] = blink(head, settled, level, eye)
+    return Statistics(settled, modes, expression, ict.mean[list(IBUG)] - origin, residual)
 
 
 def main_surface(head: Head) -> np.ndarray:
@@ -214,7 +204,7 @@ def main() -> None:
     if options.landmarks_from:
         known: CoarseModel | FaceModel = load_coarse(options.landmarks_from)
     else:
-        known = calibrate(subdivide(model, STORED_LEVEL), network_detector())
+        known = calibrate(subdivided(model, STORED_LEVEL), network_detector())
     model = with_landmarks(model, known)
     figures["landmarks"] = len(model.landmark_index)
     for name, value in figures.items():

@@ -17,7 +17,7 @@ from scipy.spatial.distance import cdist
 
 from raytrace_face.face.embedded.makehuman import Head
 from raytrace_face.face.embedded.prior import Rims
-from raytrace_face.face.mesh import Floats, Index, Subdivision, edges_of
+from raytrace_face.face.mesh import Floats, Index, Subdivision, edges_of, rigid_motions
 from raytrace_face.face.model import PARTS
 
 CLEARANCE_MM = 0.25
@@ -25,6 +25,8 @@ CLEARANCE_MM = 0.25
 RADIUS_MM = 14.0
 """Prior radius. Anatomy says 12; both MakeHuman and ICT model the ball with its lids' tear film larger."""
 FALLOFF_MM = 7.0
+LID_MM = 1.0
+"""Closed lids stay this far from the sphere: the cornea bulges by 0.7."""
 SOCKET_MM = 0.7
 """Distance of the socket from the ball: shadows and the pink of the canthi, but no hole to look into."""
 
@@ -145,8 +147,9 @@ def settle_modes(
     """
     out = modes.copy()
     fine_positions = level.matrix @ vertices
-    out[:, cavities.teeth] = modes[:, cavities.mouth_rim].mean(1, keepdims=True)
-    out[:, cavities.mouth] = harmonic(out, cavities.mouth, head)
+    lower_face = _follow(modes, vertices, head, cavities)
+    out[:, cavities.teeth] = lower_face[:, cavities.teeth]
+    out[:, cavities.mouth] = lower_face[:, cavities.mouth] + harmonic(modes - lower_face, cavities.mouth, head)
     for eye, socket in zip(eyes, cavities.sockets, strict=True):
         normal = fine_positions[eye.rim] - eye.centre
         normal /= np.linalg.norm(normal, axis=1, keepdims=True)
@@ -163,6 +166,56 @@ def settle_modes(
                 moved = rows @ mode
                 step = (normal @ shift - (moved * normal).sum(1))[:, None] * normal
                 mode[cavities.skin] += spread(vertices[eye.rim], step, vertices[cavities.skin])
+    return out
+
+
+def _follow(modes: Floats, vertices: Floats, head: Head, cavities: Cavities) -> Floats:
+    """The average motion of the lower face, rigid with one scale, at all vertices (M, V, 3)."""
+    lips = vertices[cavities.mouth_rim].mean(0)
+    distance = np.linalg.norm(vertices - lips, axis=1)
+    weight = np.zeros(len(vertices))
+    weight[cavities.skin] = np.exp(-0.5 * (distance[cavities.skin] / 18.0) ** 2)
+    weight *= vertices[:, 2] > lips[2] - 40
+    basis = np.concatenate([rigid_motions(vertices - lips), (vertices - lips)[None] / 100.0])
+    flat, w = basis.reshape(7, -1), np.repeat(weight, 3)
+    gram = (flat * w) @ flat.T
+    coefficients = np.linalg.solve(gram, (flat * w) @ modes.reshape(len(modes), -1).T)
+    return np.tensordot(coefficients.T, basis, 1)
+
+
+def blink(head: Head, mean: Floats, level: Subdivision, eye: Eye) -> Floats:
+    """A blink (V, 3) for this eye, which is opened wider than MakeHuman's own blink can close.
+
+    The upper rim comes down to the lower rim, corner by corner; lids and skin near it follow (`spread`), and the
+    closed lid lies on the ball.
+    """
+    rim = mean[eye.rim]
+    inner, outer = eye.rim[np.argmin(np.abs(rim[:, 0]))], eye.rim[np.argmax(np.abs(rim[:, 0]))]
+    axis = mean[outer] - mean[inner]
+    along = (rim - mean[inner]) @ axis / (axis @ axis)
+    above = (rim - mean[inner])[:, 1] - along * axis[1]
+    corners = np.array([inner, outer])
+    middle = ~np.isin(eye.rim, corners)
+    upper = eye.rim[middle & (above > 0)]
+    lower = np.concatenate([eye.rim[middle & (above <= 0)], corners])
+    lower = lower[np.argsort((mean[lower] - mean[inner]) @ axis)]
+    place = (mean[lower] - mean[inner]) @ axis
+    wanted = (mean[upper] - mean[inner]) @ axis
+    out = np.zeros_like(mean)
+    skin = np.unique(head.quads[head.quad_part == PARTS.index("skin")])
+    skin = skin[np.linalg.norm(mean[skin] - eye.centre, axis=1) < eye.radius + 25]
+    for _ in range(8):
+        fine = level.matrix @ (mean + out)
+        aim = np.stack([np.interp(wanted, place, fine[lower][:, d]) for d in range(3)], axis=1)
+        # The lower rim and its skin hold still: they are anchors with no step.
+        anchors = np.concatenate([upper, lower])
+        steps = np.concatenate([aim - fine[upper], np.zeros((len(lower), 3))])
+        out[skin] += spread(mean[anchors], steps, mean[skin])
+        offset = mean[skin] + out[skin] - eye.centre
+        length = np.linalg.norm(offset, axis=1, keepdims=True)
+        front = offset[:, 2:] > 0
+        moving = np.linalg.norm(out[skin], axis=1, keepdims=True) > 0.3
+        out[skin] += offset / length * np.clip(eye.radius + LID_MM - length, 0, None) * front * moving
     return out
 
 

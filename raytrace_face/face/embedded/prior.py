@@ -30,6 +30,7 @@ from raytrace_face.face.mesh import (
     Subdivision,
     edges_of,
     rigid_fit,
+    rigid_motions,
     triangulate,
     vertex_areas,
     vertex_normals,
@@ -204,7 +205,7 @@ class Registrar:
         base = s * head.vertices @ rotation.T + shift
         sliders = s * head.sliders @ rotation.T
         centred = base - base.mean(0)
-        motions = np.concatenate([remove_basis(base), centred[None] / 100.0])
+        motions = np.concatenate([rigid_motions(centred), centred[None] / 100.0])
         fields = np.concatenate([sliders, motions])
         size = np.sqrt((fields[:, : len(base)] ** 2).sum(2).mean(1))
         ridge = np.where(np.arange(len(fields)) < len(sliders), 1.0, 1e-6) * size**2
@@ -299,22 +300,6 @@ class Registrar:
         flat = rest.transpose(1, 0, 2).reshape(len(fine), -1)
         smooth = self.diffuse(flat, face, 1.0)
         return moved + smooth.reshape(len(mean), len(modes), 3).transpose(1, 0, 2)
-
-
-def remove_basis(points: Floats) -> Floats:
-    """Six infinitesimal rigid motions (6, V, 3), rotations in units of 1/100 rad."""
-    x, y, z = ((points - points.mean(0)) / 100.0).T
-    zero, one = np.zeros(len(points)), np.ones(len(points))
-    return np.array(
-        [
-            [one, zero, zero],
-            [zero, one, zero],
-            [zero, zero, one],
-            [zero, -z, y],
-            [z, zero, -x],
-            [-y, x, zero],
-        ]
-    ).transpose(0, 2, 1)
 
 
 def mirrored(field: Floats, mirror: Index) -> Floats:

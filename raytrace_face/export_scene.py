@@ -31,9 +31,12 @@ NOTE = """Reconstruction of {photo} by raytrace_face. Head frame: x right, y up,
      The radiance of each area light includes that of the surroundings it hides."""
 OWN = """Needs the plugin "skin": in Python, `import mitsuba as mi, raytrace_face.backend as b; b.start();
      mi.render(mi.load_file("scene.xml"))`."""
-STOCK = """Stock BSDFs only, for `mitsuba scene_stock.xml`. What differs from scene.xml: the specular map is replaced by
-     its mean (`principled.specular` takes no texture), the base is Burley's diffuse with retro-reflection instead of
-     Lambert under a transmitting layer, and grazing reflectance always reaches 1. Expect a few per cent."""
+STOCK = """Stock BSDFs only, for `mitsuba scene_stock.xml`. What differs from scene.xml: the maps of specular and
+     roughness are replaced by their means (`roughplastic` takes no textures for them), light that is reflected inside
+     the layer comes out again, which scene.xml leaves out (made up for by a constant factor on the diffuse map), and
+     grazing reflectance follows Fresnel's equations instead of Schlick's. Expect up to 10 per cent."""
+STOCK_DIFFUSE = 1.20
+"""Diffuse albedo of `roughplastic` over that of the skin BSDF for equal brightness, measured at F0 = 0.035, r = 0.5."""
 
 
 def write_scene(result: Reconstruction, folder: Path) -> None:
@@ -44,6 +47,8 @@ def write_scene(result: Reconstruction, folder: Path) -> None:
     parts = write_part_meshes(model, result.vertices(), folder / "meshes")
     for name in ("diffuse", "specular", "roughness"):
         write_exr(folder / "textures" / f"{name}.exr", getattr(result.maps, name))
+    stock = np.minimum(STOCK_DIFFUSE * result.maps.diffuse, 1)
+    write_exr(folder / "textures" / "diffuse_stock.exr", stock)
     ambient = np.asarray(result.ambient_sh, np.float64)
     surroundings = sh_to_latlong(ambient, ENVIRONMENT_HEIGHT)
     lit = bool(surroundings.max() > 0)
@@ -54,10 +59,11 @@ def write_scene(result: Reconstruction, folder: Path) -> None:
         write_triangles(folder / "meshes" / f"light_{index:02d}.ply", corners, np.array([[0, 1, 2]]))
     camera = sensor(result.camera.windowed(result.window), result.face.T_camera_head)
     lights = emitters(area, ambient, lit)
-    mean_f0 = float(result.maps.specular.mean())
+    means = {"skin": (float(result.maps.specular.mean()), float(result.maps.roughness.mean()))}
+    means |= {part: (f0, roughness) for part, (_, f0, roughness) in PART_MATERIALS.items()}
     for name, note, bsdfs in (
         ("scene.xml", OWN, [_skin(part) for part in parts]),
-        ("scene_stock.xml", STOCK, [_principled(part, mean_f0) for part in parts]),
+        ("scene_stock.xml", STOCK, [_plastic(part, *means[part]) for part in parts]),
     ):
         shapes = [_shape(part, bsdf) for part, bsdf in zip(parts, bsdfs, strict=True)]
         comment = NOTE.format(photo=result.photo_name, bsdf=note).replace("--", "- -")
@@ -80,6 +86,8 @@ def write_part_meshes(model: FaceModel, vertices: NDArray[np.floating], folder: 
     return written
 
 
+MIN_ROUGHNESS = 0.05
+"""As `tracer.skin.MIN_ROUGHNESS`, which cannot be imported without the tracer."""
 HEAD = f"""    <default name="spp" value="{SPP}"/>
     <integrator type="path">
         <integer name="max_depth" value="2"/>
@@ -160,15 +168,18 @@ def _skin(part: str) -> str:
     return "\n".join(['        <bsdf type="skin">', *inner, "        </bsdf>"])
 
 
-def _principled(part: str, mean_f0: float) -> str:
+def _plastic(part: str, f0: float, roughness: float) -> str:
+    """`roughplastic` with the index of refraction that gives F0: eta = (1 + sqrt F0) / (1 - sqrt F0)."""
+    root = math.sqrt(min(max(f0, 1e-4), 0.5))
+    inner = [
+        '            <string name="distribution" value="ggx"/>',
+        f'            <float name="alpha" value="{max(roughness, MIN_ROUGHNESS) ** 2!r}"/>',
+        f'            <float name="int_ior" value="{(1 + root) / (1 - root)!r}"/>',
+        '            <float name="ext_ior" value="1"/>',
+    ]
     if part == "skin":
-        f0, inner = mean_f0, [_texture("base_color", "diffuse"), _texture("roughness", "roughness")]
+        inner.append(_texture("diffuse_reflectance", "diffuse_stock"))
     else:
-        colour, f0, roughness = PART_MATERIALS[part]
-        inner = [
-            f'            <rgb name="base_color" value="{_rgb(np.array(colour))}"/>',
-            f'            <float name="roughness" value="{roughness}"/>',
-        ]
-    # principled: F0 = 0.08 specular
-    strength = f'            <float name="specular" value="{min(max(f0 / 0.08, 0.0), 1.0)!r}"/>'
-    return "\n".join(['        <bsdf type="principled">', *inner, strength, "        </bsdf>"])
+        colour = np.minimum(STOCK_DIFFUSE * np.array(PART_MATERIALS[part][0]), 1)
+        inner.append(f'            <rgb name="diffuse_reflectance" value="{_rgb(colour)}"/>')
+    return "\n".join(['        <bsdf type="roughplastic">', *inner, "        </bsdf>"])

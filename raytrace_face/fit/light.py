@@ -57,6 +57,14 @@ class Light:
     ambient: F
     """(A, 3) weights of the lobes about `ambient_axes()`."""
 
+    def dominant(self) -> F:
+        """(3,) unit vector to the strongest light; without lights, to where most of the ambient comes from."""
+        if len(self.directions):
+            return self.directions[0]
+        towards = self.ambient.mean(axis=1) @ ambient_axes()
+        size = float(np.linalg.norm(towards))
+        return towards / size if size > 1e-9 else np.array([0.0, 0.0, 1.0])
+
     def ambient_sh(self) -> Array:
         """(9, 3) SH coefficients of the ambient radiance."""
         return (lobe_sh(ambient_axes()).T @ self.ambient).astype(np.float32)
@@ -98,16 +106,13 @@ def ambient_columns(dense: F, directions: F) -> F:
 
 
 def estimate_light(
-    tracing: Tracing, image: Array, weight: Array, config: LightConfig, seed: int, start: Light | None = None
-) -> tuple[Light, F]:
+    tracing: Tracing, image: Array, weight: Array, config: LightConfig, seed: int
+) -> Light:
     """Find the lights of a photo.
 
     Args:
         image: (P, 3) the photo over the view's pixels.
         weight: (P,) weight of each pixel.
-
-    Returns:
-        The light, and the evidence map (D,): robust cost of every direction of the dense stage as the only light.
     """
     Y = luminance(image).astype(np.float64)
     mean = float((Y * weight).sum() / weight.sum())
@@ -138,7 +143,7 @@ def estimate_light(
             directions[k] = best
             colours[:, k] = radiance_columns(near, tracing.surface)[:, 0]
     ambient_colour = ambient_columns(colour, dense)
-    return _colours(directions, colours, ambient_colour, image.astype(np.float64), w, scale), found.first_costs
+    return _colours(directions, colours, ambient_colour, image.astype(np.float64), w, scale)
 
 
 def _colours(directions: F, lights: F, ambient: F, image: F, weight: F, scale: float) -> Light:

@@ -13,16 +13,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lightstage.rig import StageLights, geodesic
 from raytrace_face.capture.colour import luminance
 from raytrace_face.config import Config
 from raytrace_face.face.model import FaceModel
 from raytrace_face.face.skin_prior import SkinPrior
 from raytrace_face.fit import landmarks, shape
 from raytrace_face.fit.albedo import AlbedoModel, fit_coefficients
+from raytrace_face.fit.checkpoint import Checkpoint, State
 from raytrace_face.fit.light import Light, Surface, Tracing, ambient_columns, estimate_light, radiance_columns
 from raytrace_face.fit.observation import Observation, fit_weight, mean_luminance, observe, window_camera
+from raytrace_face.fit.stage2 import sample_texture
 from raytrace_face.tracer.render import GBuffer, View, gbuffer
 from raytrace_face.tracer.scene import HeadScene
+from raytrace_face.tracer.texture import TexelMap
 from raytrace_face.types import Array, Camera, Capture, FaceParams, Photo
 
 F = NDArray[np.float64]
@@ -54,10 +58,10 @@ class Stage1:
     light: Light
     albedo_coefficients: Array
     """(M,) in standard deviations."""
-    evidence: F
-    """(D,) robust cost of every direction of the dense stage as the only light."""
     history: list[float]
     """Robust photometric cost after every round."""
+    stage: StageLights | None = None
+    """The light stage, where the solver fitted its parameters directly; else it is condensed from `light`."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +94,14 @@ def fitted_pixels(
         weight = np.where((g.part == 0) & (g.interpolate(model.regions["face"]) > 0.5), 0.1, weight).astype(np.float32)
     at = GBuffer(*(getattr(g, name)[pixels] for name in g.__dataclass_fields__))
     albedo = AlbedoModel(
-        np.broadcast_to(setting.prior.log_mean, (len(pixels), 3)).astype(np.float32),
+        (setting.prior.log_mean + at.interpolate(setting.prior.offset)).astype(np.float32),
         np.stack([at.interpolate(mode) for mode in setting.prior.modes]),
     )
     if setting.photo.monochrome:
         albedo = albedo.grey()
     surface = Surface(
         albedo.albedo(np.zeros(len(albedo.modes))),
-        _lookup(setting.specular_map, at.uv),
+        sample_texture(setting.specular_map, at.uv),
         setting.specular_map,
         setting.roughness_map,
     )
@@ -105,35 +109,26 @@ def fitted_pixels(
     return Fitted(observation, g, weight, pixels, Tracing(setting.head, view, face.T_camera_head, surface), albedo), vertices
 
 
-def _lookup(texture: Array, uv: Array) -> Array:
-    size = texture.shape[0]
-    x = np.clip((uv[:, 0] * size).astype(int), 0, size - 1)
-    y = np.clip(((1 - uv[:, 1]) * size).astype(int), 0, size - 1)
-    return texture[y, x]
-
-
-def light_and_albedo(fitted: Fitted, setting: Setting, coefficients: Array | None, seed: int) -> tuple[Light, Array, F]:
-    """Alternate light and albedo coefficients on fixed geometry; returns light, coefficients and the evidence map."""
+def light_and_albedo(fitted: Fitted, setting: Setting, coefficients: Array | None, seed: int) -> tuple[Light, Array]:
+    """Alternate light and albedo coefficients (M,) on fixed geometry."""
     config = setting.config
     image = fitted.observation.image.reshape(-1, 3)[fitted.pixels]
     weight = fitted.weight[fitted.pixels]
     x = np.zeros(len(fitted.albedo.modes), np.float32) if coefficients is None else coefficients
     tracing = fitted.tracing
-    light, evidence = None, np.zeros(0)
+    light = None
     for i in range(2 if coefficients is None else 1):
         tracing = replace(tracing, surface=replace(tracing.surface, albedo=fitted.albedo.albedo(x)))
-        light, evidence = estimate_light(tracing, image, weight, config.light, seed + 10 * i)
+        light = estimate_light(tracing, image, weight, config.light, seed + 10 * i)
         shading, highlight, _ = shade(tracing, light, config, seed + 5)
         x, gain = fit_coefficients(fitted.albedo, image, shading, highlight, weight)
         light = replace(light, irradiance=light.irradiance * gain, ambient=light.ambient * gain)
     assert light is not None
-    return light, x, evidence
+    return light, x
 
 
 def shade(tracing: Tracing, light: Light, config: Config, seed: int) -> tuple[F, F, F]:
     """Diffuse shading (P, 3), highlight (P, 3) and visibility of each light (P, N) under a light."""
-    from lightstage.rig import geodesic
-
     dense = geodesic(1).vertices
     directions = np.concatenate([light.directions, dense])
     t = tracing.columns(directions, config.light.angular_radius_deg, seed)
@@ -146,11 +141,16 @@ def shade(tracing: Tracing, light: Light, config: Config, seed: int) -> tuple[F,
 
 
 def run(
-    setting: Setting, start: landmarks.LandmarkFit, seed: int, progress: Callable[[str, float], None]
+    setting: Setting,
+    start: landmarks.LandmarkFit,
+    seed: int,
+    store: Checkpoint,
+    progress: Callable[[str, float], None],
 ) -> Stage1:
     """Stage 1 from the landmark start.
 
     Args:
+        store: resumes after the last finished round.
         progress: called with a label and the photometric cost after every round.
     """
     config, model = setting.config, setting.model
@@ -159,26 +159,64 @@ def run(
     data = landmarks.embedded(model, setting.capture)
     observation = observe(setting.photo, setting.capture, config.stage1.size)
     coefficients: Array | None = None
+    light: Light | None = None
     history: list[float] = []
-    for r in range(config.stage1.rounds):
+    saved = store.load("stage1")
+    if saved is not None:
+        camera, face, light, coefficients, history = _unpack(saved, camera)
+    for r in range(len(history), config.stage1.rounds):
+        if r > 0 and light is not None and coefficients is not None:
+            fitted, vertices = fitted_pixels(setting, observation, camera, face, config.stage1.samples)
+            term, _ = shading_equations(fitted, setting, vertices, light, coefficients, seed + 100 * r)
+            camera, face = move_shape(setting, data, beta, camera, face, term)
         fitted, vertices = fitted_pixels(setting, observation, camera, face, config.stage1.samples)
-        light, coefficients, evidence = light_and_albedo(fitted, setting, coefficients, seed + 100 * r)
-        term, cost = shading_equations(fitted, setting, vertices, light, coefficients, seed + 100 * r + 50)
+        light, coefficients = light_and_albedo(fitted, setting, coefficients, seed + 100 * r)
+        _, cost = shading_equations(fitted, setting, vertices, light, coefficients, seed + 100 * r + 50)
         history.append(cost)
         progress("stage 1", cost)
-        if r + 1 == config.stage1.rounds:
-            break
-        for _ in range(2):
-            landmark_term = landmarks.linearise(
-                model, data, camera, face, beta, setting.photo.focal_px, landmarks.DISTANCE_MM
-            )
-            before = face
-            camera, face = landmarks.step(
-                [(landmark_term.jacobian, landmark_term.residual), term], camera, face, damping=0.3
-            )
-            moved = np.concatenate([face.identity - before.identity, face.expression - before.expression])
-            term = (term[0], term[1] + term[0][:, 7:] @ moved)
-    return Stage1(camera, face, light, coefficients, evidence, history)
+        store.save("stage1", _pack(camera, face, light, coefficients, history))
+    assert light is not None
+    assert coefficients is not None
+    return Stage1(camera, face, light, coefficients, history)
+
+
+def move_shape(
+    setting: Setting, data: tuple[F, F, F], beta: Array, camera: Camera, face: FaceParams, term: tuple[F, F]
+) -> tuple[Camera, FaceParams]:
+    """Two Gauss-Newton steps on landmarks, priors and the linearised shading."""
+    design, residual = term
+    for _ in range(2):
+        marks = landmarks.linearise(
+            setting.model, data, camera, face, beta, setting.photo.focal_px, landmarks.DISTANCE_MM
+        )
+        before = face
+        camera, face = landmarks.step([(marks.jacobian, marks.residual), (design, residual)], camera, face, damping=0.3)
+        moved = np.concatenate([face.identity - before.identity, face.expression - before.expression])
+        residual = residual + design[:, 7:] @ moved
+    return camera, face
+
+
+def statistical_map(setting: Setting, texels: TexelMap, coefficients: Array) -> Array:
+    """(T, T, 3) diffuse albedo of the prior's coefficients (M,)."""
+    prior = setting.prior
+    model = AlbedoModel((prior.log_mean + prior.offset).astype(np.float32), prior.modes)
+    if setting.photo.monochrome:
+        model = model.grey()
+    return np.clip(texels.spread(model.albedo(coefficients)), 0.002, 0.98).astype(np.float32)
+
+
+def _pack(camera: Camera, face: FaceParams, light: Light, coefficients: Array, history: list[float]) -> State:
+    return {
+        "focal_px": np.array(camera.focal_px), "T_camera_head": face.T_camera_head, "identity": face.identity,
+        "expression": face.expression, "directions": light.directions, "irradiance": light.irradiance,
+        "ambient": light.ambient, "coefficients": coefficients, "history": np.array(history),
+    }  # fmt: skip
+
+
+def _unpack(s: State, camera: Camera) -> tuple[Camera, FaceParams, Light, Array, list[float]]:
+    face = FaceParams(s["T_camera_head"], s["identity"], s["expression"])
+    light = Light(s["directions"], s["irradiance"], s["ambient"])
+    return replace(camera, focal_px=float(s["focal_px"])), face, light, s["coefficients"], list(map(float, s["history"]))
 
 
 def shading_equations(

@@ -139,8 +139,8 @@ def start_maps(
         statistical: (T, T, 3) albedo of stage 1.
         f0, roughness: (T, T) regional priors.
     """
-    seen_albedo = _from_texture(statistical, lit.uv)
-    seen_f0 = _from_texture(f0, lit.uv)
+    seen_albedo = sample_texture(statistical, lit.uv)
+    seen_f0 = sample_texture(f0, lit.uv)
     deviation, confidence = pixel_albedo(lit, seen_albedo, seen_f0)
     texel_confidence = sample_window(confidence, texels.xy) * texels.visible
     texel_deviation = sample_window(deviation, texels.xy)
@@ -152,7 +152,8 @@ def start_maps(
     )  # fmt: skip
 
 
-def _from_texture(texture: Array, uv: Array) -> Array:
+def sample_texture(texture: NDArray[np.floating], uv: Array) -> Array:
+    """Bilinear lookup of a texture (T, T) or (T, T, C), row 0 at v = 1, at uv (..., 2)."""
     size = texture.shape[0]
     xy = np.stack([uv[..., 0] * size, (1 - uv[..., 1]) * size], axis=-1)
     return sample_window(texture, xy)
@@ -174,7 +175,7 @@ def descend(
     anchor = t(np.log(np.clip(statistical, 0.002, 0.98))).permute(2, 0, 1)[None]
     f0, rough = t(maps.specular[..., :1]).permute(2, 0, 1)[None], t(maps.roughness)[None, None]
     sure = t(maps.confidence)[None, None]
-    _, confidence = pixel_albedo(lit, _from_texture(statistical, lit.uv), _from_texture(maps.specular[..., 0], lit.uv))
+    _, confidence = pixel_albedo(lit, sample_texture(statistical, lit.uv), sample_texture(maps.specular[..., 0], lit.uv))
     weight = t(np.maximum(confidence, 0.0))[None, None]
     weight = weight / weight.sum().clamp_min(1e-6)
     image, shading = (t(np.ascontiguousarray(a)).permute(2, 0, 1)[None] for a in (lit.image, lit.shading))

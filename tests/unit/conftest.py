@@ -20,7 +20,8 @@ def ellipsoid(rows: int, columns: int, centre: tuple[float, ...], radii: tuple[f
         [np.cos(latitude) * np.sin(longitude), np.sin(latitude), np.cos(latitude) * np.cos(longitude)], -1
     )
     a = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
-    triangles = np.concatenate([np.stack([a, a + 1, a + columns], 1), np.stack([a + 1, a + columns + 1, a + columns], 1)])
+    b, c, d = a + 1, a + columns, a + columns + 1
+    triangles = np.concatenate([np.stack([a, b, c], 1), np.stack([b, d, c], 1)])
     return unit.reshape(-1, 3) * radii + centre, triangles, np.stack([u, v], -1).reshape(-1, 2)
 
 

@@ -310,12 +310,16 @@ def test_random_ict_heads_are_fitted_and_have_unit_coefficients(model: FaceModel
     ict = read_ict(Path(os.environ["RAYTRACE_FACE_DATA"]) / "ict")
     rng = np.random.default_rng(8)
     narrow = np.arange(6706)
+    # ICT models the inside of the nose and of the lids: what lies far even in the mean has no counterpart here.
+    mean_head = ict.mean - ict.eye_centres(ict.mean).mean(0)
+    mean_normals = vertex_normals(mean_head, ict.triangles)
+    narrow = narrow[fit_surface(model, mean_head[narrow], mean_normals[narrow], len(model.identity), 2.0)[1] < 2]
     errors, squares = [], []
     for _ in range(4):
         head = ict.mean + np.tensordot(rng.normal(size=len(ict.modes)), ict.modes, 1)
         head = head - ict.eye_centres(head).mean(0)
         normals = vertex_normals(head, ict.triangles)
-        alpha, gap = fit_surface(model, head[narrow], normals[narrow], len(model.identity), 1.0)
+        alpha, gap = fit_surface(model, head[narrow], normals[narrow], len(model.identity), 2.0)
         errors.append((np.median(gap), gap.mean()))
         squares.append((alpha**2).mean())
     median, mean = np.mean(errors, axis=0)

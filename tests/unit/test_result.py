@@ -16,10 +16,12 @@ from raytrace_face.face.camera import project, to_camera
 from raytrace_face.result import Reconstruction, check_output, installed_versions, new_folder, write_json
 from raytrace_face.types import Camera
 
-FILES = (
-    "result.json arrays.safetensors mesh_neutral.ply mesh_posed.ply shadow.exr light.exr render.exr render.png face.glb "
-    "panel.png scene/scene.xml scene/scene_stock.xml scene/meshes/skin.ply scene/textures/ambient.exr"
-).split() + [f"textures/{m}.{e}" for m in ("diffuse", "specular", "roughness", "confidence") for e in ("exr", "png")]
+FILES = [
+    *("result.json", "arrays.safetensors", "mesh_neutral.ply", "mesh_posed.ply", "shadow.exr", "light.exr"),
+    *("render.exr", "render.png", "face.glb", "panel.png", "scene/scene.xml", "scene/scene_stock.xml"),
+    *("scene/meshes/skin.ply", "scene/textures/ambient.exr"),
+    *(f"textures/{m}.{e}" for m in ("diffuse", "specular", "roughness", "confidence") for e in ("exr", "png")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +163,7 @@ def test_zero_samples_are_refused(reconstruction):
 
 def test_existing_output_is_refused_and_untouched(folder, reconstruction):
     before = (folder / "result.json").read_bytes()
-    with pytest.raises(OutputError, match="exists.*--force"):
+    with pytest.raises(OutputError, match=r"exists.*--force"):
         reconstruction.save(folder)
     assert (folder / "result.json").read_bytes() == before
 
@@ -206,9 +208,14 @@ def test_an_interrupted_replacement_keeps_the_old_result(tmp_path):
     target = tmp_path / "face"
     with new_folder(target) as new:
         write_json(new / "result.json", {"generation": 1})
-    with pytest.raises(KeyboardInterrupt), new_folder(target, force=True) as new:
-        write_json(new / "result.json", {"generation": 2})
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with new_folder(target, force=True) as new:
+            write_json(new / "result.json", {"generation": 2})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert json.loads((target / "result.json").read_text()) == {"generation": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["face"]
 

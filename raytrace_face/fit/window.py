@@ -1,0 +1,174 @@
+"""The whole window under the fitted light: what stage 2 divides by and what the pictures show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightstage.environment import sh_basis
+from lightstage.rig import AreaLights, StageLights, directional_lights, geodesic
+from raytrace_face.capture.colour import linear_to_srgb, luminance
+from raytrace_face.face.model import PARTS
+from raytrace_face.fit.observation import Observation, fit_weight, window_camera
+from raytrace_face.fit.stage1 import Setting
+from raytrace_face.fit.stage2 import Lit, Texels, sample_texture
+from raytrace_face.result import Pictures
+from raytrace_face.tracer.onelight import head_transport
+from raytrace_face.tracer.render import OTHER_PARTS, GBuffer, View, gbuffer
+from raytrace_face.tracer.texture import TexelMap, visible_points
+from raytrace_face.types import Array, Camera, FaceParams, Maps
+
+ROUGHNESS_STEPS = np.array([0.7, 1.0, 1.4], np.float32)
+"""Factors on the prior roughness at which highlights are traced; stage 2 interpolates between them."""
+AMBIENT_LEVEL = 1
+"""Geodesic level of the ambient quadrature: 42 directions integrate an order-2 light under visibility to 2 %."""
+
+
+@dataclass(frozen=True)
+class LitWindow:
+    """Geometry and light of the window, pixel by pixel."""
+
+    lit: Lit
+    g: GBuffer
+    unshadowed: Array
+    """(S, S, 3) shading without visibility."""
+    light_shadow: Array
+    """(L, S, S) visibility of each light of the stage."""
+
+
+def light_window(
+    setting: Setting,
+    observation: Observation,
+    camera: Camera,
+    face: FaceParams,
+    lights: StageLights,
+    ambient_sh: Array,
+    samples: int,
+    seed: int,
+) -> LitWindow:
+    """Trace the window under the stage's lights and the ambient.
+
+    Returns shading and highlights for unit albedo and unit F0, so that a picture is one multiplication away.
+    """
+    S = observation.size
+    seen = window_camera(camera, observation)
+    vertices = setting.model.vertices(face.identity, face.expression)
+    setting.head.move(vertices)
+    g = gbuffer(setting.head, seen, face.T_camera_head)
+    pixels = np.flatnonzero(g.part != 255)
+    view = View(seen, pixels, samples, setting.config.light.shadows)
+    on = np.flatnonzero(lights.intensity.max(axis=1) > 0)
+    area = lights.area_lights()
+    strength = area.radiance.mean(axis=1, keepdims=True)
+    colour = area.radiance / np.maximum(strength, 1e-12)
+    dense = geodesic(AMBIENT_LEVEL).vertices
+    sky = np.maximum(sh_basis(dense) @ ambient_sh, 0) * (4 / len(dense))  # irradiance / pi of each patch
+
+    def trace(some: AreaLights, roughness: Array, offset: int) -> tuple[Array, Array, Array]:
+        t = head_transport(setting.head, view, face.T_camera_head, some, setting.specular_map, roughness, seed + offset)
+        return t.diffuse, t.specular, t.unshadowed
+
+    a_diffuse, a_specular, a_open = trace(directional_lights(dense, 10.0), setting.roughness_map, 0)
+    shading, highlight, unshadowed = a_diffuse @ sky, np.repeat((a_specular @ sky)[None], 3, 0), a_open @ sky
+    light_shadow = np.ones((lights.rig.count, S * S), np.float32)
+    if len(on):
+        for k, factor in enumerate(ROUGHNESS_STEPS):
+            d, s, u = trace(area, np.clip(setting.roughness_map * factor, 0.1, 1), 1)
+            highlight[k] += s @ colour
+        shading, unshadowed = shading + d @ colour, unshadowed + u @ colour
+        # a light that does not reach a pixel at all (behind the horizon) casts no shadow there
+        visible = np.where(u > 1e-6 * u.max(), d / np.maximum(u, 1e-9), 1)
+        light_shadow[np.ix_(on, pixels)] = np.clip(visible, 0, 1).T
+
+    def full(values: NDArray[np.floating]) -> Array:
+        out = np.zeros((S * S, *values.shape[1:]), np.float32)
+        out[pixels] = values
+        return out.reshape(S, S, *values.shape[1:])
+
+    weight = fit_weight(observation, g, setting.model).reshape(S, S)
+    mm = float(-face.T_camera_head[2, 3]) / seen.focal_px
+    lit = Lit(
+        observation.image, weight, full(shading), np.stack([full(h) for h in highlight]).astype(np.float32),
+        ROUGHNESS_STEPS, g.uv.reshape(S, S, 2), (g.part == PARTS.index("skin")).reshape(S, S), mm,
+    )  # fmt: skip
+    return LitWindow(lit, g, full(unshadowed), light_shadow.reshape(-1, S, S))
+
+
+def texels_in_window(
+    setting: Setting, window: LitWindow, texel_map: TexelMap, camera: Camera, face: FaceParams, observation: Observation
+) -> Texels:
+    """Project every texel into the window and find which are seen."""
+    from raytrace_face.face.camera import project, to_camera
+
+    vertices = setting.model.vertices(face.identity, face.expression)
+    points = np.einsum("tkc,tk->tc", vertices[texel_map.corners], texel_map.barycentric)
+    seen = window_camera(camera, observation)
+    xy = project(seen, to_camera(face.T_camera_head, points)).astype(np.float32)
+    visible = visible_points(setting.head, face.T_camera_head, points) & texel_map.inside.ravel()
+    T = texel_map.size
+    return Texels(xy.reshape(T, T, 2), visible.reshape(T, T).astype(np.float32))
+
+
+def compose(window: LitWindow, maps: Maps, prior_roughness: Array) -> Array:
+    """(S, S, 3) picture of the window with given maps: albedo * shading + F0 * highlight."""
+    lit, S = window.lit, window.lit.weight.shape[0]
+    diffuse, f0 = sample_texture(maps.diffuse, lit.uv), sample_texture(maps.specular, lit.uv)
+    factor = sample_texture(maps.roughness, lit.uv) / np.maximum(sample_texture(prior_roughness, lit.uv), 1e-3)
+    part = window.g.part.reshape(S, S)
+    for number, (colour, fresnel, _) in OTHER_PARTS.items():
+        diffuse[part == number] = colour
+        f0[part == number] = fresnel
+        factor[part == number] = 1
+    gloss = highlight_at(lit, factor)
+    return np.where((part != 255)[..., None], diffuse * lit.shading + f0 * gloss, 0).astype(np.float32)
+
+
+def highlight_at(lit: Lit, factor: Array) -> Array:
+    """(S, S, 3) highlight for unit F0 at roughness factors (S, S), log-linear between the traced steps."""
+    knots, at = np.log(lit.roughness_steps), np.log(np.maximum(factor, 1e-3))
+    out = np.zeros_like(lit.shading)
+    for k in range(len(knots)):
+        hat = np.interp(at, knots, np.eye(len(knots))[k])
+        out += hat[..., None] * lit.highlight[k]
+    return out
+
+
+def psnr_db(picture: Array, photo: Array, weight: Array) -> float:
+    """PSNR in the fitted region (weight > 0.5) on sRGB-encoded values in [0, 1]."""
+    inside = weight > 0.5
+    if not inside.any():
+        return float("nan")
+    error = linear_to_srgb(np.clip(picture[inside], 0, 1)) - linear_to_srgb(np.clip(photo[inside], 0, 1))
+    return float(-10 * np.log10(max(float((error**2).mean()), 1e-12)))
+
+
+def pictures(
+    window: LitWindow, observation: Observation, maps: Maps, stage1: Array, render: Array, T_camera_head: Array
+) -> Pictures:
+    """All pictures of a result."""
+    S, lit = observation.size, window.lit
+    skin = lit.skin
+    open_Y = luminance(window.unshadowed)
+    shadow = np.where(open_Y > 1e-4, luminance(lit.shading) / np.maximum(open_Y, 1e-4), 1)
+    normals = (window.g.normal @ np.asarray(T_camera_head)[:3, :3].T).reshape(S, S, 3)
+
+    def seen(texture: Array) -> Array:
+        values = sample_texture(texture, lit.uv)
+        return np.where(skin[..., None] if values.ndim == 3 else skin, values, 0).astype(np.float32)
+
+    return Pictures(
+        photo=observation.image,
+        render=render,
+        stage1=stage1,
+        shading=lit.shading.astype(np.float32),
+        shadow=np.clip(np.where(window.g.part.reshape(S, S) != 255, shadow, 1), 0, 1).astype(np.float32),
+        light_shadow=window.light_shadow,
+        normals=normals.astype(np.float32),
+        diffuse=seen(maps.diffuse),
+        specular=seen(maps.specular[..., 0]),
+        roughness=seen(maps.roughness),
+        confidence=seen(maps.confidence),
+        mask=lit.weight,
+    )

@@ -101,7 +101,7 @@ def _write(path: Path, arrays: Mapping[str, NDArray]) -> None:
 
 def _read(path: Path, kind: str) -> dict[str, NDArray]:
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as data:
             arrays = {key: data[key] for key in data.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.error) as error:
         raise ModelError(f"{path} cannot be read as a face model ({error}): install it again") from error

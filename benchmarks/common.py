@@ -16,8 +16,6 @@ from PIL import Image, ImageDraw
 
 from raytrace_face.capture.colour import encode_u8
 from raytrace_face.config import Config
-from raytrace_face.face.model import FaceModel
-from raytrace_face.result import Reconstruction
 
 DATA_VARIABLE = "RAYTRACE_FACE_DATA"
 
@@ -119,13 +117,3 @@ def sheet(path: Path, rows: Sequence[tuple[str, Sequence[NDArray[np.uint8]]]], t
             canvas.paste(Image.fromarray(picture), (k * width, top + band))
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.save(path)
-
-
-def model_of(reconstruction: Reconstruction | None = None) -> FaceModel:
-    """The embedded model, which is what `reconstruct` uses; checked against the result's model name."""
-    from raytrace_face.face.store import load_embedded
-
-    model = load_embedded()
-    if reconstruction is not None and reconstruction.model_name != model.name:
-        raise ValueError(f"the result is of model {reconstruction.model_name!r}, not {model.name!r}")
-    return model

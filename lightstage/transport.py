@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from lightstage.rig import AreaLights
 
 Array = NDArray[np.float32]
-Response = Callable[[Any, Any], tuple[Any, Any]]
+Response = Callable[[Any, Any, Any], tuple[Any, Any]]
+LANES = 1 << 22
+"""Most rays traced by one kernel launch: enough to hide the launch, little enough to stay below 1 GB."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,10 @@ class Transport:
         return Transport(self.diffuse[:, lights], self.specular[:, lights], self.unshadowed[:, lights])
 
 
-def lambert(si: Any, wo: Any) -> tuple[Any, Any]:
+def lambert(wo: Any, normal: Any, lane: Any) -> tuple[Any, Any]:
     """Response of a white matte surface: (cos / pi, 0)."""
-    cos = dr.maximum(dr.dot(wo, si.sh_frame.n), 0)
+    cos = dr.maximum(dr.dot(wo, normal), 0)
     return cos / dr.pi, dr.zeros(mi.Float, dr.width(cos))
-
-
-def hashed_points(lanes: int, seed: int, stream: int) -> Any:
-    """Uniform points (lanes,) in the unit square, a pure function of (lane, seed, stream)."""
-    a, b = mi.sample_tea_32(dr.arange(mi.UInt32, lanes), dr.opaque(mi.UInt32, (seed * 0x9E3779B1 + stream) & 0xFFFFFFFF))
-    return mi.Point2f(mi.Float(a >> 8) * 2.0**-24, mi.Float(b >> 8) * 2.0**-24)
 
 
 def stratified_points(lanes: int, per_block: int, seed: int, stream: int) -> Any:
@@ -58,7 +54,8 @@ def stratified_points(lanes: int, per_block: int, seed: int, stream: int) -> Any
     lane = dr.arange(mi.UInt32, lanes)
     block = lane // per_block
     a, b = mi.sample_tea_32(block, dr.opaque(mi.UInt32, (seed * 0x9E3779B1 + stream) & 0xFFFFFFFF))
-    index = mi.Float(lane - block * per_block)
+    # each stream visits the sequence in its own order: otherwise pixel, light and point on the light move together
+    index = mi.Float(mi.permute_kensler(lane - block * per_block, per_block, a ^ (b >> 3)))
     x = mi.Float(a >> 8) * 2.0**-24 + index * 0.7548776662466927
     y = mi.Float(b >> 8) * 2.0**-24 + index * 0.5698402909980532
     return mi.Point2f(x - dr.floor(x), y - dr.floor(y))
@@ -96,7 +93,7 @@ def transport(
     seed: int,
     response: Response = lambert,
 ) -> Transport:
-    """Trace the columns of the transport matrix.
+    """Trace the columns of the transport matrix, many lights in one kernel launch.
 
     Args:
         scene: a Mitsuba scene without emitters; its shapes cast the shadows.
@@ -104,28 +101,50 @@ def transport(
         lights: radiance is taken as a scalar (mean of the channels): columns are colourless.
         samples: lanes a pixel.
         seed: new seed, new noise.
-        response: (si, wo in world) -> (diffuse, specular) lobe times cosine, for unit albedo and unit F0.
+        response: (wo in world, shading normal, lane of `si`) -> (diffuse, specular) lobe times cosine, for unit
+            albedo and unit F0. What varies over the surface is gathered by lane.
     """
     lanes = dr.width(si)
-    pixels = lanes // samples
-    columns: list[tuple[Array, Array, Array]] = []
-    strength = lights.radiance.mean(axis=1)
+    pixels, count = lanes // samples, len(lights.corners)
     valid = si.is_valid()
-    hits = dr.maximum(dr.block_sum(dr.select(valid, mi.Float(1), 0), samples), 1e-6)
-    dr.eval(si, hits, valid)
-    for index, (triangle, radiance) in enumerate(zip(lights.corners, strength, strict=True)):
-        corners = [mi.Point3f(*(dr.opaque(mi.Float, float(x)) for x in corner)) for corner in triangle]
-        u = stratified_points(lanes, samples, seed, index)
-        wo, distance, weight = light_geometry(corners, u, si.p)
-        weight = dr.select(valid, weight * dr.opaque(mi.Float, float(radiance)), 0)
-        diffuse, specular = response(si, wo)
-        ray = si.spawn_ray(wo)
+    hits = dr.maximum(dr.block_sum(dr.select(valid, mi.Float(1), 0), samples), 1)
+    p, n, normal = mi.Point3f(si.p), mi.Normal3f(si.n), mi.Vector3f(si.sh_frame.n)
+    dr.eval(p, n, normal, valid, hits)
+    share = 1 / hits.numpy()
+    flat = [mi.Float(np.ascontiguousarray(lights.corners[:, k], np.float32).ravel()) for k in range(3)]
+    radiance = mi.Float(lights.radiance.mean(axis=1).astype(np.float32))
+    out = np.zeros((3, count, pixels), np.float32)
+    batch = max(min(LANES // max(lanes, 1), count), 1)
+    for first in range(0, count, batch):
+        some = min(batch, count - first)
+        index = dr.arange(mi.UInt32, lanes * some)
+        light = index // lanes
+        lane = index - light * lanes
+        light += dr.opaque(mi.UInt32, first)
+        corners = [dr.gather(mi.Point3f, corner, light) for corner in flat]
+        u = stratified_points(lanes * some, samples, seed, first)
+        at = dr.gather(mi.Point3f, p, lane)
+        active = dr.gather(mi.Bool, valid, lane)
+        wo, distance, weight = light_geometry(corners, u, at)
+        weight *= dr.gather(mi.Float, radiance, light)
+        diffuse, specular = response(wo, dr.gather(mi.Vector3f, normal, lane), lane)
+        active &= (weight > 0) & ((diffuse > 0) | (specular > 0))
+        weight = dr.select(active, weight, 0)
+        ray = mi.Ray3f(_offset(at, dr.gather(mi.Normal3f, n, lane), wo), wo)
         ray.maxt = distance * (1 - 1e-4)
-        lit = dr.select(scene.ray_test(ray, valid & (weight > 0)), mi.Float(0), mi.Float(1))
-        parts = [diffuse * weight * lit, specular * weight * lit, diffuse * weight]
-        sums = [dr.block_sum(part, samples) / hits for part in parts]
+        lit = dr.select(scene.ray_test(ray, active), mi.Float(0), mi.Float(1))
+        sums = [dr.block_sum(part, samples) for part in (diffuse * weight * lit, specular * weight * lit, diffuse * weight)]
         dr.eval(*sums)
-        columns.append((sums[0].numpy(), sums[1].numpy(), sums[2].numpy()))
-    empty = np.zeros((pixels, 0), np.float32)
-    stacked = [np.stack([c[i] for c in columns], axis=1) if columns else empty for i in range(3)]
-    return Transport(*stacked)
+        for k in range(3):
+            out[k, first : first + some] = sums[k].numpy().reshape(some, pixels) * share
+    return Transport(*(np.ascontiguousarray(o.T) for o in out))
+
+
+def _offset(p: Any, n: Any, direction: Any) -> Any:
+    """Ray origin lifted off the surface along the geometric normal, as Mitsuba's `spawn_ray` does."""
+    magnitude = (1 + dr.max(dr.abs(p))) * RAY_EPSILON
+    return p + n * dr.mulsign(magnitude, dr.dot(n, direction))
+
+
+RAY_EPSILON = 1500 * 2.0**-24
+"""Relative offset of shadow rays: `mi.math.RayEpsilon` in single precision."""

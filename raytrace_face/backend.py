@@ -63,11 +63,12 @@ def _packaged_libllvm() -> str | None:
     library = next((p for n, p in sorted(found.items()) if n.startswith("libLLVM.so.")), None)
     if library is None:
         return None
-    # The wheel's libLLVM needs the C++ runtime that lies beside it; loading by full path first makes the
-    # dynamic linker find them by name afterwards.
+    # The wheel's libLLVM needs the C++ runtime that lies beside it; loading by full path first makes the dynamic
+    # linker find them by name afterwards. RTLD_LOCAL: as global symbols they would replace the exception runtime of
+    # every library loaded later, and the first C++ exception there would abort the process.
     for name in ("libunwind.so.1.0", "libc++abi.so.1.0", "libc++.so.1.0"):
         if name in found:
-            ctypes.CDLL(found[name], mode=ctypes.RTLD_GLOBAL)
+            ctypes.CDLL(found[name], mode=ctypes.RTLD_LOCAL)
     return library
 
 

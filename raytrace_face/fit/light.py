@@ -28,6 +28,11 @@ RESIDUAL_SCALE = 0.15
 """Cauchy scale relative to the mean luminance: skin detail and small shadows are inliers, hair and hands are not."""
 AMBIENT_RIDGE = 0.02
 """Ridge on the ambient lobes: what an area light explains must not leak into the ambient."""
+LUMA = np.array([0.2126, 0.7152, 0.0722])
+SEARCH_PIXELS = 2000
+"""Pixels the search looks at: light is a global unknown, more do not change it."""
+AMBIENT_LEVEL = 1
+"""Geodesic level of the ambient quadrature: 42 directions integrate an order-2 light under visibility to 2 %."""
 REFINE_RADII_DEG = (11.0, 5.0)
 """Radii of the rings traced round a light: two thirds of the dense grid's spacing, then half of that."""
 
@@ -106,44 +111,42 @@ def ambient_columns(dense: F, directions: F) -> F:
 
 
 def estimate_light(
-    tracing: Tracing, image: Array, weight: Array, config: LightConfig, seed: int
+    tracing: Tracing, image: Array, weight: Array, config: LightConfig, seed: int, start: Light | None = None
 ) -> Light:
     """Find the lights of a photo.
 
     Args:
         image: (P, 3) the photo over the view's pixels.
         weight: (P,) weight of each pixel.
+        start: lights already found: only their directions are refined, no search.
     """
     Y = luminance(image).astype(np.float64)
     mean = float((Y * weight).sum() / weight.sum())
     scale = RESIDUAL_SCALE * mean
     w = weight.astype(np.float64)
-    dense = geodesic(config.search_level).vertices
-    transport = tracing.columns(dense, config.angular_radius_deg, seed)
-    colour = radiance_columns(transport, tracing.surface)
-    Y_columns = colour @ np.array([0.2126, 0.7152, 0.0722])
-    ambient = ambient_columns(Y_columns, dense)
-    uniform = Y_columns.sum(axis=1, keepdims=True) * (4 / len(dense))
-    found = solve.greedy(
-        Y_columns, uniform, Y, w, scale, dense, config.max_lights, config.light_penalty
-    )
-    directions = dense[found.chosen]
-    colours = colour[:, found.chosen]
-    for radius in REFINE_RADII_DEG:
+    angle = config.angular_radius_deg
+    dense = geodesic(config.search_level if start is None else AMBIENT_LEVEL).vertices
+    colour = radiance_columns(tracing.columns(dense, angle, seed), tracing.surface)
+    Y_dense = colour @ LUMA
+    uniform = Y_dense.sum(axis=1, keepdims=True) * (4 / len(dense))
+    some = slice(None, None, max(len(Y) // SEARCH_PIXELS, 1))
+    if start is None:
+        found = solve.greedy(
+            Y_dense[some], uniform[some], Y[some], w[some], scale, dense, config.max_lights, config.light_penalty
+        )
+        directions, lights = dense[found.chosen], colour[:, found.chosen]
+    else:
+        directions = start.directions.copy()
+        lights = radiance_columns(tracing.columns(directions, angle, seed + 1), tracing.surface)
+    for radius in REFINE_RADII_DEG if start is None else REFINE_RADII_DEG[1:]:
         for k in range(len(directions)):
             ring = solve.tangent_directions(directions[k], radius)
-            ring_colour = radiance_columns(
-                tracing.columns(ring, config.angular_radius_deg, seed + 1), tracing.surface
-            )
-            ring_Y = ring_colour @ np.array([0.2126, 0.7152, 0.0722])
-            others = np.delete(colours, k, axis=1) @ np.array([0.2126, 0.7152, 0.0722])
-            cost, _ = solve.search_costs(ring_Y, np.concatenate([uniform, others], axis=1), Y, w, scale)
-            best = solve.quadratic_minimum(ring, cost, radius)
-            near = tracing.columns(best[None], config.angular_radius_deg, seed + 2)
-            directions[k] = best
-            colours[:, k] = radiance_columns(near, tracing.surface)[:, 0]
-    ambient_colour = ambient_columns(colour, dense)
-    return _colours(directions, colours, ambient_colour, image.astype(np.float64), w, scale)
+            ring_Y = radiance_columns(tracing.columns(ring, angle, seed + 2), tracing.surface) @ LUMA
+            fixed = np.concatenate([uniform, np.delete(lights, k, axis=1) @ LUMA], axis=1)
+            cost, _ = solve.search_costs(ring_Y[some], fixed[some], Y[some], w[some], scale)
+            directions[k] = solve.quadratic_minimum(ring, cost, radius)
+            lights[:, k] = radiance_columns(tracing.columns(directions[k : k + 1], angle, seed + 3), tracing.surface)[:, 0]
+    return _colours(directions, lights, ambient_columns(colour, dense), image.astype(np.float64), w, scale)
 
 
 def _colours(directions: F, lights: F, ambient: F, image: F, weight: F, scale: float) -> Light:

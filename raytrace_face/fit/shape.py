@@ -28,6 +28,7 @@ def normal_jacobian(
 ) -> tuple[F, NDArray[np.float32]]:
     """Normals (P, 3) at points of the mesh and their derivatives (P, 3, K + E) by identity and expression."""
     used, local = np.unique(corners, return_inverse=True)
+    local = local.reshape(-1)
     welded = model.weld[model.triangles]
     near = np.isin(welded, model.weld[used]).any(axis=1)
     triangles, weld = model.triangles[near], welded[near]
@@ -38,22 +39,20 @@ def normal_jacobian(
     e1, e2 = b - a, c - a
     face = np.cross(e1, e2)
     dface = np.cross(db - da, e2[None]) + np.cross(e1[None], dc - da)  # (K + E, faces, 3)
-    rows = np.searchsorted(np.unique(model.weld[used]), weld)
     unique = np.unique(model.weld[used])
-    rows = np.clip(rows, 0, len(unique) - 1)
+    rows = np.minimum(np.searchsorted(unique, weld), len(unique) - 1)
     known = unique[rows] == weld
-    columns = np.repeat(np.arange(len(triangles)), 3)[known.ravel()]
-    gather = sparse.csr_matrix(
-        (np.ones(len(columns), np.float32), (rows[known], columns)), shape=(len(unique), len(triangles))
-    )
+    faces = np.repeat(np.arange(len(triangles)), 3).reshape(-1, 3)[known]
+    ones = np.ones(len(faces), np.float32)
+    gather = sparse.csr_matrix((ones, (rows[known], faces)), shape=(len(unique), len(triangles)))
     S = gather @ face
     dS = (gather @ dface.transpose(1, 0, 2).reshape(len(triangles), -1)).reshape(len(unique), len(basis), 3)
-    length = np.linalg.norm(S, axis=1)
+    length = np.maximum(np.linalg.norm(S, axis=1), 1e-3)  # mm^2; lips and lids fold to nothing
     N = S / length[:, None]
     dN = (dS - N[:, None] * np.einsum("vjc,vc->vj", dS, N)[:, :, None]) / length[:, None, None]
     at = np.searchsorted(unique, model.weld[used])[local].reshape(corners.shape)
     m = np.einsum("pk,pkc->pc", barycentric, N[at])
-    size = np.linalg.norm(m, axis=1)
+    size = np.maximum(np.linalg.norm(m, axis=1), 0.1)
     n = m / size[:, None]
     dm = np.zeros((len(corners), len(basis), 3), np.float32)
     for k in range(3):

@@ -21,7 +21,7 @@ from raytrace_face.face.skin_prior import SkinPrior
 from raytrace_face.fit import landmarks, shape
 from raytrace_face.fit.albedo import AlbedoModel, fit_coefficients
 from raytrace_face.fit.checkpoint import Checkpoint, State
-from raytrace_face.fit.light import Light, Surface, Tracing, ambient_columns, estimate_light, radiance_columns
+from raytrace_face.fit.light import AMBIENT_LEVEL, LUMA, Light, Surface, Tracing, ambient_columns, estimate_light, radiance_columns
 from raytrace_face.fit.observation import Observation, fit_weight, mean_luminance, observe, window_camera
 from raytrace_face.fit.stage2 import sample_texture
 from raytrace_face.tracer.render import GBuffer, View, gbuffer
@@ -30,7 +30,9 @@ from raytrace_face.tracer.texture import TexelMap
 from raytrace_face.types import Array, Camera, Capture, FaceParams, Photo
 
 F = NDArray[np.float64]
-LUMA = np.array([0.2126, 0.7152, 0.0722])
+
+SEARCHES = 2
+"""Rounds that search the whole stage: under the mean albedo, then under the photo's own; later ones refine."""
 
 
 @dataclass(frozen=True)
@@ -109,27 +111,28 @@ def fitted_pixels(
     return Fitted(observation, g, weight, pixels, Tracing(setting.head, view, face.T_camera_head, surface), albedo), vertices
 
 
-def light_and_albedo(fitted: Fitted, setting: Setting, coefficients: Array | None, seed: int) -> tuple[Light, Array]:
-    """Alternate light and albedo coefficients (M,) on fixed geometry."""
+def light_and_albedo(
+    fitted: Fitted, setting: Setting, coefficients: Array | None, start: Light | None, seed: int
+) -> tuple[Light, Array]:
+    """Light under given albedo coefficients (M,), then coefficients under that light, on fixed geometry.
+
+    Args:
+        start: lights whose directions are only refined; None searches the whole stage.
+    """
     config = setting.config
     image = fitted.observation.image.reshape(-1, 3)[fitted.pixels]
     weight = fitted.weight[fitted.pixels]
     x = np.zeros(len(fitted.albedo.modes), np.float32) if coefficients is None else coefficients
-    tracing = fitted.tracing
-    light = None
-    for i in range(2 if coefficients is None else 1):
-        tracing = replace(tracing, surface=replace(tracing.surface, albedo=fitted.albedo.albedo(x)))
-        light = estimate_light(tracing, image, weight, config.light, seed + 10 * i)
-        shading, highlight, _ = shade(tracing, light, config, seed + 5)
-        x, gain = fit_coefficients(fitted.albedo, image, shading, highlight, weight)
-        light = replace(light, irradiance=light.irradiance * gain, ambient=light.ambient * gain)
-    assert light is not None
-    return light, x
+    tracing = replace(fitted.tracing, surface=replace(fitted.tracing.surface, albedo=fitted.albedo.albedo(x)))
+    light = estimate_light(tracing, image, weight, config.light, seed, start)
+    shading, highlight, _ = shade(tracing, light, config, seed + 5)
+    x, gain = fit_coefficients(fitted.albedo, image, shading, highlight, weight)
+    return replace(light, irradiance=light.irradiance * gain, ambient=light.ambient * gain), x
 
 
 def shade(tracing: Tracing, light: Light, config: Config, seed: int) -> tuple[F, F, F]:
     """Diffuse shading (P, 3), highlight (P, 3) and visibility of each light (P, N) under a light."""
-    dense = geodesic(1).vertices
+    dense = geodesic(AMBIENT_LEVEL).vertices
     directions = np.concatenate([light.directions, dense])
     t = tracing.columns(directions, config.light.angular_radius_deg, seed)
     N = len(light.directions)
@@ -170,7 +173,8 @@ def run(
             term, _ = shading_equations(fitted, setting, vertices, light, coefficients, seed + 100 * r)
             camera, face = move_shape(setting, data, beta, camera, face, term)
         fitted, vertices = fitted_pixels(setting, observation, camera, face, config.stage1.samples)
-        light, coefficients = light_and_albedo(fitted, setting, coefficients, seed + 100 * r)
+        known = light if r >= SEARCHES else None
+        light, coefficients = light_and_albedo(fitted, setting, coefficients, known, seed + 100 * r)
         _, cost = shading_equations(fitted, setting, vertices, light, coefficients, seed + 100 * r + 50)
         history.append(cost)
         progress("stage 1", cost)

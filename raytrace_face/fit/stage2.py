@@ -164,68 +164,73 @@ def descend(
 ) -> tuple[Maps, list[float]]:
     """Descent on the three maps through the cached transport.
 
-    Unknowns: log diffuse (T, T, 3); log F0 and log roughness offsets on a grid of T / 8, because one light's
-    highlight says little about single texels. Loss terms are means, so no weight depends on resolution.
+    Unknowns are log offsets on the closed-form start, which already holds the finest detail: diffuse on a grid of
+    T / 2, F0 and roughness on T / 8, because one light's highlight says little about single texels. Loss terms are
+    means, so no weight depends on resolution.
     """
     if config.iterations == 0:
         return maps, []
     t = torch.from_numpy
+    T = maps.diffuse.shape[0]
+    half, eighth = max(T // 2, 16), max(T // 8, 8)
     grid = t(np.stack([lit.uv[..., 0] * 2 - 1, 1 - lit.uv[..., 1] * 2], axis=-1)[None].astype(np.float32))
-    start = t(np.log(maps.diffuse)).permute(2, 0, 1)[None]
-    anchor = t(np.log(np.clip(statistical, 0.002, 0.98))).permute(2, 0, 1)[None]
-    f0, rough = t(maps.specular[..., :1]).permute(2, 0, 1)[None], t(maps.roughness)[None, None]
-    sure = t(maps.confidence)[None, None]
-    _, confidence = pixel_albedo(lit, sample_texture(statistical, lit.uv), sample_texture(maps.specular[..., 0], lit.uv))
-    weight = t(np.maximum(confidence, 0.0))[None, None]
-    weight = weight / weight.sum().clamp_min(1e-6)
-    image, shading = (t(np.ascontiguousarray(a)).permute(2, 0, 1)[None] for a in (lit.image, lit.shading))
-    highlight = t(lit.highlight).permute(0, 3, 1, 2)
-    steps = t(lit.roughness_steps)
-    scale = float(luminance(lit.image)[lit.weight > 0.05].mean()) if (lit.weight > 0.05).any() else 1.0
-    small = max(maps.diffuse.shape[0] // 8, 8)
-    x = start.clone().requires_grad_()
-    s = torch.zeros(1, 1, small, small, requires_grad=True)
-    r = torch.zeros(1, 1, small, small, requires_grad=True)
-    optimiser = torch.optim.Adam(
-        [{"params": [x], "lr": 0.02}, {"params": [s, r], "lr": 0.03}], betas=(0.9, 0.95)
-    )
+
+    def reduced(texture: Array) -> torch.Tensor:
+        planes = t(np.ascontiguousarray(texture)).reshape(T, T, -1).permute(2, 0, 1)[None]
+        return torch.nn.functional.interpolate(planes, size=(half, half), mode="area")
 
     def texture_at(texture: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.grid_sample(texture, grid, align_corners=False, padding_mode="border")
 
-    def enlarged(offset: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.interpolate(offset, size=f0.shape[-2:], mode="bilinear", align_corners=False)
+    def enlarged(offset: torch.Tensor, size: int) -> torch.Tensor:
+        return torch.nn.functional.interpolate(offset, size=(size, size), mode="bilinear", align_corners=False)
 
+    def planes(image: Array) -> torch.Tensor:
+        return t(np.ascontiguousarray(image)).reshape(*image.shape[:2], -1).permute(2, 0, 1)[None]
+
+    start, sure = reduced(np.log(maps.diffuse)), reduced(maps.confidence)
+    anchor = reduced(np.log(np.clip(statistical, 0.002, 0.98)))
+    start_seen = planes(np.log(np.maximum(sample_texture(maps.diffuse, lit.uv), 0.002)))
+    f0_seen = planes(sample_texture(maps.specular[..., 0], lit.uv))
+    _, confidence = pixel_albedo(lit, sample_texture(statistical, lit.uv), sample_texture(maps.specular[..., 0], lit.uv))
+    weight = planes(np.maximum(confidence, 0.0))
+    weight = weight / weight.sum().clamp_min(1e-6)
+    image, shading = planes(lit.image), planes(lit.shading)
+    highlight, knots = t(lit.highlight).permute(0, 3, 1, 2), t(lit.roughness_steps).log()
+    fitted = lit.weight > 0.05
+    scale = float(luminance(lit.image)[fitted].mean()) if fitted.any() else 1.0
+    x = torch.zeros_like(start, requires_grad=True)
+    s = torch.zeros(1, 1, eighth, eighth, requires_grad=True)
+    r = torch.zeros(1, 1, eighth, eighth, requires_grad=True)
+    optimiser = torch.optim.Adam([{"params": [x], "lr": 0.01}, {"params": [s, r], "lr": 0.03}], betas=(0.9, 0.95))
+    lend = (1 - sure) * torch.flip(sure, dims=(3,))
     history: list[float] = []
     for _ in range(config.iterations):
         optimiser.zero_grad()
-        seen_r = texture_at(enlarged(r))
-        gloss = _interpolate(highlight, steps.log(), seen_r)
-        predicted = texture_at(x).exp() * shading + texture_at(f0 * enlarged(s).exp()) * gloss
+        gloss = _interpolate(highlight, knots, texture_at(r))
+        predicted = (start_seen + texture_at(x)).exp() * shading + f0_seen * texture_at(s).exp() * gloss
         photometric = (charbonnier((predicted - image) / scale, 0.01) * weight).sum() / 3
-        mirror = torch.flip(x, dims=(3,)).detach()
-        lend = (1 - sure) * torch.flip(sure, dims=(3,))
-        symmetry = (charbonnier(x - mirror, 0.05) * lend).mean()
+        log_diffuse = start + x
+        mirror = torch.flip(log_diffuse, dims=(3,)).detach()
+        symmetry = (charbonnier(log_diffuse - mirror, 0.05) * lend).mean()
         symmetry = symmetry + ((s - torch.flip(s, dims=(3,))) ** 2 + (r - torch.flip(r, dims=(3,))) ** 2).mean()
-        consistency = ((x - anchor) ** 2 * (1 - sure)).mean() + ((x - start) ** 2).mean()
+        consistency = ((log_diffuse - anchor) ** 2 * (1 - sure)).mean() + (x**2).mean()
         consistency = consistency + 2 * (s**2).mean() + 2 * (r**2).mean()
         smooth = edge_aware_smoothness(x, start) + 4 * edge_aware_smoothness(torch.cat([s, r], 1), None)
         loss = photometric + config.symmetry * symmetry + config.consistency * consistency + config.smoothness * smooth
         loss.backward()
         optimiser.step()
         with torch.no_grad():
-            x.clamp_(np.log(0.002), np.log(0.98))
             s.clamp_(-1.2, 0.7)
-            r.clamp_(float(steps.log()[0]), float(steps.log()[-1]))
-        history.append(float(photometric))
+            r.clamp_(float(knots[0]), float(knots[-1]))
+        history.append(float(photometric.detach()))
         progress("stage 2", history[-1])
     with torch.no_grad():
-        specular = (f0 * enlarged(s).exp())[0, 0].numpy()
-        roughness = (rough * enlarged(r).exp()).clamp(0.1, 1.0)[0, 0].numpy()
-        diffuse = x.exp()[0].permute(1, 2, 0).numpy()
-    return Maps(
-        np.ascontiguousarray(diffuse), np.repeat(specular[..., None], 3, 2).copy(), roughness.copy(), maps.confidence
-    ), history
+        offset = enlarged(x, T)[0].permute(1, 2, 0).numpy()
+        specular = maps.specular * enlarged(s, T)[0, 0].exp().numpy()[..., None]
+        roughness = maps.roughness * enlarged(r, T)[0, 0].exp().numpy()
+    diffuse = np.clip(maps.diffuse * np.exp(offset), 0.002, 0.98)
+    return Maps(diffuse, specular, np.clip(roughness, 0.1, 1.0), maps.confidence), history
 
 
 def _interpolate(stack: torch.Tensor, knots: torch.Tensor, at: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from lightstage.environment import sh_basis
 from lightstage.rig import AreaLights, StageLights, directional_lights, geodesic
 from raytrace_face.capture.colour import linear_to_srgb, luminance
 from raytrace_face.face.model import PARTS
+from raytrace_face.fit.light import AMBIENT_LEVEL
 from raytrace_face.fit.observation import Observation, fit_weight, window_camera
 from raytrace_face.fit.stage1 import Setting
 from raytrace_face.fit.stage2 import Lit, Texels, sample_texture
@@ -22,8 +23,6 @@ from raytrace_face.types import Array, Camera, FaceParams, Maps
 
 ROUGHNESS_STEPS = np.array([0.7, 1.0, 1.4], np.float32)
 """Factors on the prior roughness at which highlights are traced; stage 2 interpolates between them."""
-AMBIENT_LEVEL = 1
-"""Geodesic level of the ambient quadrature: 42 directions integrate an order-2 light under visibility to 2 %."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +65,17 @@ def light_window(
     dense = geodesic(AMBIENT_LEVEL).vertices
     sky = np.maximum(sh_basis(dense) @ ambient_sh, 0) * (4 / len(dense))  # irradiance / pi of each patch
 
-    def trace(some: AreaLights, roughness: Array, offset: int) -> tuple[Array, Array, Array]:
+    def trace(some: AreaLights, roughness: Array, view: View, offset: int) -> tuple[Array, Array, Array]:
         t = head_transport(setting.head, view, face.T_camera_head, some, setting.specular_map, roughness, seed + offset)
         return t.diffuse, t.specular, t.unshadowed
 
-    a_diffuse, a_specular, a_open = trace(directional_lights(dense, 10.0), setting.roughness_map, 0)
+    few = replace(view, samples=max(samples // 4, 2))  # the ambient is the mean of 42 lights already
+    a_diffuse, a_specular, a_open = trace(directional_lights(dense, 10.0), setting.roughness_map, few, 0)
     shading, highlight, unshadowed = a_diffuse @ sky, np.repeat((a_specular @ sky)[None], 3, 0), a_open @ sky
     light_shadow = np.ones((lights.rig.count, S * S), np.float32)
     if len(on):
         for k, factor in enumerate(ROUGHNESS_STEPS):
-            d, s, u = trace(area, np.clip(setting.roughness_map * factor, 0.1, 1), 1)
+            d, s, u = trace(area, np.clip(setting.roughness_map * factor, 0.1, 1), view, 1)
             highlight[k] += s @ colour
         shading, unshadowed = shading + d @ colour, unshadowed + u @ colour
         # a light that does not reach a pixel at all (behind the horizon) casts no shadow there

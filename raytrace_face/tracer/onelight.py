@@ -42,8 +42,9 @@ def head_transport(
     wi = si.to_world(si.wi)
     dr.eval(f0, r, wi)
 
-    def response(si: Any, wo: Any) -> tuple[Any, Any]:
-        return skin.lobes(wi, wo, si.sh_frame.n, f0, r)
+    def response(wo: Any, normal: Any, lane: Any) -> tuple[Any, Any]:
+        f0_here, r_here = dr.gather(mi.Float, f0, lane), dr.gather(mi.Float, r, lane)
+        return skin.lobes(dr.gather(mi.Vector3f, wi, lane), wo, normal, f0_here, r_here)
 
     shadowed = transport(head.scene, si, lights, view.samples, seed, response)
     if view.shadows:

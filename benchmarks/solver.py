@@ -48,7 +48,7 @@ def timed(name: str, photo: Any, config: Config) -> dict[str, Any]:
 
 
 def time_to_reach(rows: Sequence[dict[str, Any]], key: str, goal_db: float, clock: str = "stages") -> float:
-    """Seconds of a clock (column) at which runs sorted by time pass a PSNR, log-interpolated; infinite when none does."""
+    """Seconds of a clock (column) at which runs sorted by time pass a PSNR, log-interpolated; infinite if none."""
     for before, after in zip([None, *rows], rows, strict=False):
         if after[key] >= goal_db:
             if before is None:

@@ -40,6 +40,19 @@ class Transport:
         return Transport(self.diffuse[:, lights], self.specular[:, lights], self.unshadowed[:, lights])
 
 
+def owned(kind: Any, values: NDArray[Any]) -> Any:
+    """A Dr.Jit array with a copy of NumPy values.
+
+    On the CPU `kind(values)` shares the memory of the NumPy array, and lets go of it when the variable dies, which is
+    before the kernels that read it have run: they run asynchronously. Seen as NaN now and then on a busy machine.
+    """
+    shared = kind(np.ascontiguousarray(values).ravel())
+    copy = dr.gather(kind, shared, dr.arange(mi.UInt32, dr.width(shared)))
+    dr.eval(copy)
+    dr.sync_thread()
+    return copy
+
+
 def lambert(wo: Any, normal: Any, lane: Any) -> tuple[Any, Any]:
     """Response of a white matte surface: (cos / pi, 0)."""
     cos = dr.maximum(dr.dot(wo, normal), 0)
@@ -111,8 +124,8 @@ def transport(
     p, n, normal = mi.Point3f(si.p), mi.Normal3f(si.n), mi.Vector3f(si.sh_frame.n)
     dr.eval(p, n, normal, valid, hits)
     share = 1 / hits.numpy()
-    flat = [mi.Float(np.ascontiguousarray(lights.corners[:, k], np.float32).ravel()) for k in range(3)]
-    radiance = mi.Float(lights.radiance.mean(axis=1).astype(np.float32))
+    flat = [owned(mi.Float, lights.corners[:, k].astype(np.float32)) for k in range(3)]
+    radiance = owned(mi.Float, lights.radiance.mean(axis=1).astype(np.float32))
     out = np.zeros((3, count, pixels), np.float32)
     batch = max(min(LANES // max(lanes, 1), count), 1)
     for first in range(0, count, batch):
@@ -133,8 +146,9 @@ def transport(
         ray = mi.Ray3f(_offset(at, dr.gather(mi.Normal3f, n, lane), wo), wo)
         ray.maxt = distance * (1 - 1e-4)
         lit = dr.select(scene.ray_test(ray, active), mi.Float(0), mi.Float(1))
-        sums = [dr.block_sum(part, samples) for part in (diffuse * weight * lit, specular * weight * lit, diffuse * weight)]
-        dr.eval(*sums)
+        parts = [diffuse * weight * lit, specular * weight * lit, diffuse * weight]
+        dr.eval(*parts)  # together: `block_sum` evaluates its input, and each part alone would trace the rays again
+        sums = [dr.block_sum(part, samples) for part in parts]
         for k in range(3):
             out[k, first : first + some] = sums[k].numpy().reshape(some, pixels) * share
     return Transport(*(np.ascontiguousarray(o.T) for o in out))

@@ -66,7 +66,7 @@ def _descend(
         loss = loss_of(i)
         loss.backward()
         optimiser.step()
-        history.append(float(loss))
+        history.append(float(loss.detach()))
         progress(name, history[-1])
         if (i + 1) % SAVE_EVERY == 0:
             state: State = {"history": np.array(history)}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightstage.rig import AreaLights
-from lightstage.transport import Transport, transport
+from lightstage.transport import Transport, owned, transport
 from raytrace_face.tracer import skin
 from raytrace_face.tracer.render import View, bilinear, intersect
 from raytrace_face.tracer.scene import HeadScene
@@ -37,8 +37,8 @@ def head_transport(
     """
     si = intersect(head, view, T_camera_head, seed)
     size_s, size_r = specular.shape[0], roughness.shape[0]
-    f0 = bilinear(mi.Float(np.ascontiguousarray(specular, np.float32).ravel()), size_s, 1, si.uv)
-    r = bilinear(mi.Float(np.ascontiguousarray(roughness, np.float32).ravel()), size_r, 1, si.uv)
+    f0 = bilinear(owned(mi.Float, np.asarray(specular, np.float32)), size_s, 1, si.uv)
+    r = bilinear(owned(mi.Float, np.asarray(roughness, np.float32)), size_r, 1, si.uv)
     wi = si.to_world(si.wi)
     dr.eval(f0, r, wi)
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lightstage.transport import light_geometry, stratified_points
+from lightstage.transport import light_geometry, owned, stratified_points
 from raytrace_face.tracer import skin
 from raytrace_face.tracer.scene import HeadScene
 from raytrace_face.types import Array, Camera
@@ -81,7 +81,7 @@ def camera_rays(view: View, T_camera_head: Any, focal_px: Any, seed: int | None)
     """
     lanes = len(view.pixels) * view.samples
     lane = dr.arange(mi.UInt32, lanes)
-    pixel = dr.gather(mi.UInt32, mi.UInt32(view.pixels.astype(np.uint32)), lane // view.samples)
+    pixel = dr.gather(mi.UInt32, owned(mi.UInt32, view.pixels.astype(np.uint32)), lane // view.samples)
     jitter = mi.Point2f(0.5) if seed is None else stratified_points(lanes, view.samples, seed, TEA_PRIME)
     row = pixel // view.camera.width
     x = mi.Float(pixel - row * view.camera.width) + jitter.x
@@ -141,7 +141,7 @@ def gbuffer(head: HeadScene, camera: Camera, T_camera_head: NDArray[np.floating]
     for number, triangles in zip(head.parts, head.part_triangles, strict=True):
         here = part == number
         corners[here] = triangles[prim[here]]
-    b = pi.prim_uv.numpy()
+    b = np.where(hit, pi.prim_uv.numpy(), 0)  # undefined where nothing is hit
     bary = np.stack([1 - b[0] - b[1], b[0], b[1]], axis=1).astype(np.float32)
     normal = np.where(hit, si.sh_frame.n.numpy(), 0).T.astype(np.float32)
     uv = np.where(hit, si.uv.numpy(), 0).T.astype(np.float32)
@@ -203,7 +203,7 @@ def _shade(head: HeadScene, view: View, arrays: list[Any], sizes: tuple[int, int
         cdf, p = _light_choice(
             dr.detach(corners_t).numpy().reshape(-1, 3, 3), dr.detach(radiance_t).numpy().reshape(-1, 3)
         )
-        cdf_t, p_t = mi.Float(cdf), mi.Float(p)
+        cdf_t, p_t = owned(mi.Float, cdf), owned(mi.Float, p)
         pick = stratified_points(lanes, view.samples, seed, 1).x
         index = dr.minimum(
             dr.binary_search(0, count, lambda i: dr.gather(mi.Float, cdf_t, i) < pick), mi.UInt32(count - 1)
@@ -275,7 +275,7 @@ def _sh_radiance(coefficients: Any, d: Any) -> Any:
 
 
 def _flat(tensor: torch.Tensor) -> Any:
-    return mi.Float(np.ascontiguousarray(tensor.detach().cpu().numpy(), np.float32).ravel())
+    return owned(mi.Float, tensor.detach().cpu().numpy().astype(np.float32, copy=False))
 
 
 class _Render(torch.autograd.Function):

@@ -9,6 +9,7 @@ import mitsuba as mi
 import numpy as np
 from numpy.typing import NDArray
 
+from lightstage.transport import owned
 from raytrace_face.backend import MESH_FACES, MESH_POSITIONS, MESH_UV
 from raytrace_face.face.model import PARTS, FaceModel
 
@@ -42,9 +43,9 @@ class HeadScene:
             key = f"{PARTS[part]}.{MESH_POSITIONS}"
             if attached:
                 index = (3 * used[:, None] + np.arange(3)).ravel()
-                self._params[key] = dr.gather(mi.Float, vertices, mi.UInt32(index.astype(np.uint32)))
+                self._params[key] = dr.gather(mi.Float, vertices, owned(mi.UInt32, index.astype(np.uint32)))
             else:
-                self._params[key] = mi.Float(np.asarray(vertices[used], np.float32).ravel())
+                self._params[key] = owned(mi.Float, np.asarray(vertices[used], np.float32))
         self._params.update()
 
     def part_of(self, si: Any) -> Any:
@@ -58,8 +59,8 @@ class HeadScene:
 def _mesh(name: str, vertices: NDArray[np.floating], triangles: NDArray[np.integer], uv: NDArray[np.floating]) -> Any:
     mesh = mi.Mesh(name, len(vertices), len(triangles), has_vertex_normals=True, has_vertex_texcoords=True)
     params = mi.traverse(mesh)
-    params[MESH_POSITIONS] = mi.Float(np.asarray(vertices, np.float32).ravel())
-    params[MESH_FACES] = mi.UInt32(np.asarray(triangles, np.uint32).ravel())
-    params[MESH_UV] = mi.Float(np.asarray(uv, np.float32).ravel())
+    params[MESH_POSITIONS] = owned(mi.Float, np.asarray(vertices, np.float32))
+    params[MESH_FACES] = owned(mi.UInt32, np.asarray(triangles, np.uint32))
+    params[MESH_UV] = owned(mi.Float, np.asarray(uv, np.float32))
     params.update()
     return mesh

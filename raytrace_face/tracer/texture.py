@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from lightstage.transport import owned
 from raytrace_face.backend import MESH_FACES, MESH_POSITIONS
 from raytrace_face.face.model import FaceModel
 from raytrace_face.tracer.scene import HeadScene
@@ -45,16 +46,16 @@ def texel_map(model: FaceModel, size: int) -> TexelMap:
     flat = np.concatenate([model.uv, np.zeros((len(model.uv), 1), np.float32)], axis=1)
     mesh = mi.Mesh("atlas", len(flat), len(triangles))
     params = mi.traverse(mesh)
-    params[MESH_POSITIONS] = mi.Float(flat.ravel())
-    params[MESH_FACES] = mi.UInt32(triangles.astype(np.uint32).ravel())
+    params[MESH_POSITIONS] = owned(mi.Float, flat)
+    params[MESH_FACES] = owned(mi.UInt32, triangles.astype(np.uint32))
     params.update()
     scene = mi.load_dict({"type": "scene", "atlas": mesh})
     centre = (np.arange(size) + 0.5) / size
     u, v = np.meshgrid(centre, 1 - centre)
-    origin = mi.Point3f(mi.Float(u.ravel().astype(np.float32)), mi.Float(v.ravel().astype(np.float32)), 1)
+    origin = mi.Point3f(owned(mi.Float, u.astype(np.float32)), owned(mi.Float, v.astype(np.float32)), 1)
     pi = scene.ray_intersect_preliminary(mi.Ray3f(origin, mi.Vector3f(0, 0, -1)))
     hit = pi.is_valid().numpy().reshape(size, size)
-    b = pi.prim_uv.numpy()
+    b = np.where(hit.ravel(), pi.prim_uv.numpy(), 0)
     bary = np.stack([1 - b[0] - b[1], b[0], b[1]], axis=1).astype(np.float32)
     corners = triangles[np.where(hit.ravel(), pi.prim_index.numpy(), 0)]
     nearest = ndimage.distance_transform_edt(~hit, return_distances=False, return_indices=True)
@@ -72,7 +73,8 @@ def visible_points(
     distance = np.linalg.norm(towards, axis=1)
     direction = towards / distance[:, None]
     origin = (points + direction * LIFT_MM).astype(np.float32)
-    ray = mi.Ray3f(mi.Point3f(origin.T), mi.Vector3f(direction.T))
-    ray.maxt = mi.Float((distance - 2 * LIFT_MM).astype(np.float32))
+    axes = [owned(mi.Float, values[:, k]) for values in (origin, direction) for k in range(3)]
+    ray = mi.Ray3f(mi.Point3f(*axes[:3]), mi.Vector3f(*axes[3:]))
+    ray.maxt = owned(mi.Float, (distance - 2 * LIFT_MM).astype(np.float32))
     return ~head.scene.ray_test(ray).numpy()
 

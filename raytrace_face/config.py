@@ -28,7 +28,7 @@ class LightConfig:
     """Geodesic level of the dense search stage, [1, 3]: 2 is 162 directions 16 degrees apart."""
     max_lights: int = 3
     """Most area lights the greedy solve may switch on, [1, 20]. Sparsity is what finds the light (docs/method.md)."""
-    light_penalty: float = 0.04
+    light_penalty: float = 0.15
     """Relative drop of the robust cost that one more light must buy, [0, 1)."""
     angular_radius_deg: float = 4.0
     """Radius of the search lights in degrees, [0.3, 15]: a studio light; the sun is 0.27."""

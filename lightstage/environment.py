@@ -75,7 +75,9 @@ def latlong_to_sh(image: F) -> F:
     """SH coefficients (9, 3), order 2, of a lat-long map (H, 2H, 3): the projection integral over the sphere."""
     height = image.shape[0]
     weight = latlong_solid_angles(height)
-    return np.einsum("hwk,hwc,hw->kc", sh_basis(latlong_directions(height)), image, np.broadcast_to(weight, image.shape[:2]))
+    return np.einsum(
+        "hwk,hwc,hw->kc", sh_basis(latlong_directions(height)), image, np.broadcast_to(weight, image.shape[:2])
+    )
 
 
 def latlong_to_stage(image: F, directions: F) -> F:

@@ -131,7 +131,9 @@ def triangle_form_factor(corners: F, point: F | None = None) -> F:
     return np.maximum(-(normal * middle).sum(axis=1), 0) / (2 * np.pi * r2**1.5)
 
 
-def directional_lights(directions: F, angular_radius_deg: float = 3.0, radius_mm: float = 5 * STAGE_RADIUS_MM) -> AreaLights:
+def directional_lights(
+    directions: F, angular_radius_deg: float = 3.0, radius_mm: float = 5 * STAGE_RADIUS_MM
+) -> AreaLights:
     """Small triangles at given directions (L, 3) that look at the centre, each with irradiance / pi of 1 there.
 
     `angular_radius_deg` is that of the disc of the same area: 0.27 for the sun, 3-10 for studio lights.

@@ -28,9 +28,7 @@ def cauchy_cost(residual: F, scale: F | float) -> F:
     return 0.5 * np.log1p((residual / scale) ** 2)
 
 
-def robust_nnls(
-    columns: F, image: F, weight: F, scale: F | float, ridge: F | float = 0.0, iterations: int = 6
-) -> F:
+def robust_nnls(columns: F, image: F, weight: F, scale: F | float, ridge: F | float = 0.0, iterations: int = 6) -> F:
     """Non-negative x (K, C) minimising the Cauchy cost of columns (P, K) @ x - image (P, C), plus ridge |x|^2.
 
     Args:
@@ -56,9 +54,7 @@ def robust_nnls(
     return x
 
 
-def search_costs(
-    candidates: F, fixed: F, image: F, weight: F, scale: float, iterations: int = 8
-) -> tuple[F, F]:
+def search_costs(candidates: F, fixed: F, image: F, weight: F, scale: float, iterations: int = 8) -> tuple[F, F]:
     """Robust cost of every candidate light, each fitted together with all `fixed` columns, non-negatively.
 
     Args:

@@ -105,7 +105,9 @@ def _import_mitsuba(device: str) -> ModuleType:
     try:
         return importlib.import_module("mitsuba")
     except ImportError as error:
-        raise MachineError(f"mitsuba cannot be imported ({error}): reinstall raytrace-face in a fresh environment") from error
+        raise MachineError(
+            f"mitsuba cannot be imported ({error}): reinstall raytrace-face in a fresh environment"
+        ) from error
 
 
 def _set_variant(mi: Any, device: str) -> None:
@@ -125,16 +127,22 @@ def _set_variant(mi: Any, device: str) -> None:
                 ) from error
             raise MachineError(f"Mitsuba variant {wanted} cannot be used ({error}): {INSTALL_HINT}") from error
     elif not active.endswith("_ad_rgb"):
-        raise MachineError(f"Mitsuba variant {active} is active, but an *_ad_rgb variant is needed: set one of {sorted(VARIANTS.values())}")
+        raise MachineError(
+            f"Mitsuba variant {active} is active, but an *_ad_rgb variant is needed: set one of {sorted(VARIANTS.values())}"
+        )
     elif device != "auto" and active != VARIANTS[device]:
-        raise MachineError(f"Mitsuba variant {active} is active, but device is {device!r}: use --device auto or a new process")
+        raise MachineError(
+            f"Mitsuba variant {active} is active, but device is {device!r}: use --device auto or a new process"
+        )
 
 
 def _check_llvm(dr: Any) -> None:
     version = dr.detail.llvm_version() if hasattr(dr.detail, "llvm_version") else (0,)
     if not version or version[0] < MIN_LLVM:
         found = ".".join(map(str, version)) if version and version[0] > 0 else "none"
-        raise MachineError(f"libLLVM found: {found}, needed: {MIN_LLVM} or newer (older ones abort the process): {INSTALL_HINT}")
+        raise MachineError(
+            f"libLLVM found: {found}, needed: {MIN_LLVM} or newer (older ones abort the process): {INSTALL_HINT}"
+        )
 
 
 # Names of the parameters of a Mitsuba mesh. They change in 3.10 (flat -> (P, 3) "positions"), hence one place.

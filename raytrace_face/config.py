@@ -23,7 +23,7 @@ class LightConfig:
     """Light estimation."""
 
     rig: str = "icosahedron"
-    """Polyhedron of the light stage: tetrahedron, octahedron, icosahedron or geodesic1. EG 2021 chose the icosahedron."""
+    """Polyhedron: tetrahedron, octahedron, icosahedron (the choice of EG 2021) or geodesic1."""
     search_level: int = 2
     """Geodesic level of the dense search stage, [1, 3]: 2 is 162 directions 16 degrees apart."""
     max_lights: int = 3

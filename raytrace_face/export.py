@@ -16,6 +16,7 @@ from lightstage.environment import sh_to_latlong, stage_to_latlong
 from raytrace_face.capture.colour import encode_u8
 from raytrace_face.face.mesh import vertex_normals
 from raytrace_face.face.model import PARTS, FaceModel
+from raytrace_face.face.parts import PART_MATERIALS, eye_texture
 from raytrace_face.types import Array
 
 if TYPE_CHECKING:
@@ -29,12 +30,6 @@ SPECULAR_PREVIEW_WHITE = 0.08
 """F0 that is white in `specular.png`: skin (0.028 to 0.04) then lies at mid grey, as in other engines."""
 GLTF_F0 = 0.04
 """Dielectric F0 that KHR_materials_specular scales (index of refraction 1.5)."""
-PART_MATERIALS: dict[str, tuple[tuple[float, float, float], float, float]] = {
-    "eyes": ((0.55, 0.52, 0.50), 0.03, 0.25),
-    "teeth": ((0.60, 0.53, 0.43), 0.04, 0.35),
-    "mouth": ((0.28, 0.10, 0.09), 0.03, 0.45),
-}
-"""(diffuse albedo, F0, roughness) of the parts without maps: `tracer.render.OTHER_PARTS` by name (a test compares)."""
 
 
 def write_assets(result: Reconstruction, folder: Path) -> None:
@@ -217,18 +212,18 @@ def _skin_material(blob: _Blob, diffuse: Array, specular: Array, roughness: Arra
         roughnessFactor=1.0,
         metallicRoughnessTexture=pygltflib.TextureInfo(index=blob.texture("roughness", rough)),
     )
-    return pygltflib.Material(
-        name="skin", pbrMetallicRoughness=base, extensions={"KHR_materials_specular": extension}
-    )
+    return pygltflib.Material(name="skin", pbrMetallicRoughness=base, extensions={"KHR_materials_specular": extension})
 
 
-def _part_material(part: str) -> pygltflib.Material:
+def _part_material(blob: _Blob, part: str) -> pygltflib.Material:
     import pygltflib
 
     colour, f0, roughness = PART_MATERIALS[part]
-    base = pygltflib.PbrMetallicRoughness(
-        baseColorFactor=[*colour, 1.0], metallicFactor=0.0, roughnessFactor=roughness
-    )
+    base = pygltflib.PbrMetallicRoughness(metallicFactor=0.0, roughnessFactor=roughness)
+    if part == "eyes":
+        base.baseColorTexture = pygltflib.TextureInfo(index=blob.texture("eyes", encode_u8(eye_texture())))
+    else:
+        base.baseColorFactor = [*colour, 1.0]
     extension = {"KHR_materials_specular": {"specularFactor": min(f0 / GLTF_F0, 1.0)}}
     return pygltflib.Material(name=part, pbrMetallicRoughness=base, extensions=extension)
 
@@ -270,7 +265,7 @@ def write_glb(
             NORMAL=blob.vectors(_unit(normals[used])),
             TEXCOORD_0=blob.vectors(np.stack([model.uv[used, 0], 1 - model.uv[used, 1]], axis=1)),
         )
-        material = _skin_material(blob, diffuse, specular, roughness) if part == "skin" else _part_material(part)
+        material = _skin_material(blob, diffuse, specular, roughness) if part == "skin" else _part_material(blob, part)
         gltf.materials.append(material)
         primitives.append(
             pygltflib.Primitive(

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from lightstage.environment import sh_basis, sh_to_latlong
 from lightstage.rig import AreaLights
-from raytrace_face.export import ENVIRONMENT_HEIGHT, PART_MATERIALS, write_exr, write_triangles
+from raytrace_face.export import ENVIRONMENT_HEIGHT, write_exr, write_triangles
 from raytrace_face.face.model import PARTS, FaceModel
+from raytrace_face.face.parts import PART_MATERIALS, eye_texture
 from raytrace_face.types import Camera
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def write_scene(result: Reconstruction, folder: Path) -> None:
         write_exr(folder / "textures" / f"{name}.exr", getattr(result.maps, name))
     stock = np.minimum(STOCK_DIFFUSE * result.maps.diffuse, 1)
     write_exr(folder / "textures" / "diffuse_stock.exr", stock)
+    write_exr(folder / "textures" / "eyes.exr", eye_texture())
+    write_exr(folder / "textures" / "eyes_stock.exr", np.minimum(STOCK_DIFFUSE * eye_texture(), 1))
     ambient = np.asarray(result.ambient_sh, np.float64)
     surroundings = sh_to_latlong(ambient, ENVIRONMENT_HEIGHT)
     lit = bool(surroundings.max() > 0)
@@ -161,7 +164,9 @@ def _skin(part: str) -> str:
     else:
         colour, f0, roughness = PART_MATERIALS[part]
         inner = [
-            f'            <rgb name="diffuse" value="{_rgb(np.array(colour))}"/>',
+            _texture("diffuse", "eyes")
+            if part == "eyes"
+            else f'            <rgb name="diffuse" value="{_rgb(np.array(colour))}"/>',
             f'            <rgb name="specular" value="{_rgb(np.array([f0] * 3))}"/>',
             f'            <float name="roughness" value="{roughness}"/>',
         ]
@@ -177,8 +182,8 @@ def _plastic(part: str, f0: float, roughness: float) -> str:
         f'            <float name="int_ior" value="{(1 + root) / (1 - root)!r}"/>',
         '            <float name="ext_ior" value="1"/>',
     ]
-    if part == "skin":
-        inner.append(_texture("diffuse_reflectance", "diffuse_stock"))
+    if part in ("skin", "eyes"):
+        inner.append(_texture("diffuse_reflectance", "diffuse_stock" if part == "skin" else "eyes_stock"))
     else:
         colour = np.minimum(STOCK_DIFFUSE * np.array(PART_MATERIALS[part][0]), 1)
         inner.append(f'            <rgb name="diffuse_reflectance" value="{_rgb(colour)}"/>')

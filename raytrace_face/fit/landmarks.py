@@ -124,9 +124,7 @@ def linearise(
         prior[K + E + 1, 6] = 1 / EXIF_SIGMA
         residual[K + E + 1] = np.log(camera.focal_px / exif_focal_px) / EXIF_SIGMA
     rms = float(np.sqrt((error**2).sum(1).mean()))
-    return LandmarkTerm(
-        np.concatenate([J * huber[:, None], prior]), np.concatenate([r * huber, residual]), rms
-    )
+    return LandmarkTerm(np.concatenate([J * huber[:, None], prior]), np.concatenate([r * huber, residual]), rms)
 
 
 def step(
@@ -135,7 +133,7 @@ def step(
     """One damped Gauss-Newton step on stacked equations, expression kept in [0, 1] and |identity| <= max_sigma."""
     J = np.concatenate([t[0] for t in terms])
     r = np.concatenate([t[1] for t in terms])
-    K, E = len(face.identity), len(face.expression)
+    K = len(face.identity)
     H = J.T @ J
     H[np.diag_indices_from(H)] *= 1 + damping
     g = J.T @ r

@@ -93,9 +93,7 @@ class Tracing:
         """Transport of lights at given directions (L, 3) with irradiance / pi of 1."""
         lights = directional_lights(directions, angular_radius_deg)
         s = self.surface
-        return head_transport(
-            self.head, self.view, self.T_camera_head, lights, s.specular_map, s.roughness_map, seed
-        )
+        return head_transport(self.head, self.view, self.T_camera_head, lights, s.specular_map, s.roughness_map, seed)
 
 
 def radiance_columns(transport: Transport, surface: Surface) -> F:
@@ -145,7 +143,9 @@ def estimate_light(
             fixed = np.concatenate([uniform, np.delete(lights, k, axis=1) @ LUMA], axis=1)
             cost, _ = solve.search_costs(ring_Y[some], fixed[some], Y[some], w[some], scale)
             directions[k] = solve.quadratic_minimum(ring, cost, radius)
-            lights[:, k] = radiance_columns(tracing.columns(directions[k : k + 1], angle, seed + 3), tracing.surface)[:, 0]
+            lights[:, k] = radiance_columns(tracing.columns(directions[k : k + 1], angle, seed + 3), tracing.surface)[
+                :, 0
+            ]
     return _colours(directions, lights, ambient_columns(colour, dense), image.astype(np.float64), w, scale)
 
 

@@ -214,9 +214,7 @@ def stage2(
     assert first.stage is not None
     weight = window.lit.weight.ravel()
     pixels = np.flatnonzero(weight > 0.05)
-    view = View(
-        window_camera(first.camera, observation), pixels, config.montecarlo.samples, config.light.shadows
-    )
+    view = View(window_camera(first.camera, observation), pixels, config.montecarlo.samples, config.light.shadows)
     image, w = t(observation.image.reshape(-1, 3)[pixels]), t(weight[pixels])
     scale = mean_luminance(observation, weight)
     area = first.stage.area_lights()
@@ -235,7 +233,11 @@ def stage2(
 
     def maps() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         diffuse = u["diffuse"].exp().clamp(0.002, 0.98)
-        return diffuse, f0 * u["specular"].clamp(-1.2, 0.7).exp()[..., None], rough * u["roughness"].clamp(-0.4, 0.4).exp()
+        return (
+            diffuse,
+            f0 * u["specular"].clamp(-1.2, 0.7).exp()[..., None],
+            rough * u["roughness"].clamp(-0.4, 0.4).exp(),
+        )
 
     def loss_of(i: int) -> torch.Tensor:
         inputs = RenderInputs(*fixed, *maps(), *light)

@@ -68,7 +68,7 @@ def reconstruct(
     """Recover geometry, reflectance, camera, light and self-shadows of a face.
 
     Args:
-        photo: a `Photo`, a file, or an array (H, W) or (H, W, 3): 8- or 16-bit codes, or floats, as `config.colour` says.
+        photo: a `Photo`, a file, or an array (H, W) or (H, W, 3) of 8- or 16-bit codes or floats (`config.colour`).
         config: settings; default standard quality.
         model: face model; default the embedded one.
         progress: show a bar with the loss on stderr.
@@ -170,7 +170,7 @@ def _fit(
         photo_name=photo.name,
         photo_sha256=photo.sha256,
         config=given,
-        timings={**watch.total(), **{f"{name}{k}": v for k, v in watch.seconds.items() if name and k.startswith("stage")}},
+        timings={f"{name}{k}" if k.startswith("stage") else k: v for k, v in watch.total().items()},
         metrics={
             "psnr_stage1_db": window.psnr_db(before, observation.image, weight),
             "psnr_db": window.psnr_db(after, observation.image, weight),
@@ -198,5 +198,7 @@ def _doubts(weight: NDArray[np.floating], seen: Capture) -> tuple[str, ...]:
     """Warnings that only the fit can give."""
     share = float((weight > 0.5).mean())
     if share < 0.06:
-        return (f"only {100 * share:.1f} % of the window could be fitted (hair, hands, glare, borders): low confidence",)
+        return (
+            f"only {100 * share:.1f} % of the window could be fitted (hair, hands, glare, borders): low confidence",
+        )
     return ()

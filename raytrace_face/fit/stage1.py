@@ -21,7 +21,15 @@ from raytrace_face.face.skin_prior import SkinPrior
 from raytrace_face.fit import landmarks, shape
 from raytrace_face.fit.albedo import AlbedoModel, fit_coefficients
 from raytrace_face.fit.checkpoint import Checkpoint, State
-from raytrace_face.fit.light import AMBIENT_LEVEL, LUMA, Light, Surface, Tracing, ambient_columns, estimate_light, radiance_columns
+from raytrace_face.fit.light import (
+    AMBIENT_LEVEL,
+    LUMA,
+    Light,
+    Surface,
+    Tracing,
+    ambient_columns,
+    estimate_light,
+)
 from raytrace_face.fit.observation import Observation, fit_weight, mean_luminance, observe, window_camera
 from raytrace_face.fit.stage2 import sample_texture
 from raytrace_face.tracer.render import GBuffer, View, gbuffer
@@ -108,7 +116,9 @@ def fitted_pixels(
         setting.roughness_map,
     )
     view = View(seen, pixels, samples, setting.config.light.shadows)
-    return Fitted(observation, g, weight, pixels, Tracing(setting.head, view, face.T_camera_head, surface), albedo), vertices
+    return Fitted(
+        observation, g, weight, pixels, Tracing(setting.head, view, face.T_camera_head, surface), albedo
+    ), vertices
 
 
 def light_and_albedo(
@@ -220,7 +230,13 @@ def _pack(camera: Camera, face: FaceParams, light: Light, coefficients: Array, h
 def _unpack(s: State, camera: Camera) -> tuple[Camera, FaceParams, Light, Array, list[float]]:
     face = FaceParams(s["T_camera_head"], s["identity"], s["expression"])
     light = Light(s["directions"], s["irradiance"], s["ambient"])
-    return replace(camera, focal_px=float(s["focal_px"])), face, light, s["coefficients"], list(map(float, s["history"]))
+    return (
+        replace(camera, focal_px=float(s["focal_px"])),
+        face,
+        light,
+        s["coefficients"],
+        list(map(float, s["history"])),
+    )
 
 
 def shading_equations(

@@ -109,7 +109,9 @@ def complete(deviation: Array, confidence: Array, symmetry: float) -> tuple[Arra
     mirror_c = confidence[:, ::-1]
     lend = (1 - confidence) * mirror_c * min(symmetry * 4, 1.0)
     total = confidence + lend
-    value = (deviation * confidence[..., None] + deviation[:, ::-1] * lend[..., None]) / np.maximum(total, 1e-6)[..., None]
+    value = (deviation * confidence[..., None] + deviation[:, ::-1] * lend[..., None]) / np.maximum(total, 1e-6)[
+        ..., None
+    ]
     size = confidence.shape[0]
     background = np.zeros_like(value)
     for scale in (16, 32, 64, 128):
@@ -126,13 +128,14 @@ def sample_window(image: NDArray[np.floating], xy: Array) -> Array:
     """Bilinear lookup of a window image (S, S) or (S, S, C) at pixels (..., 2)."""
     rows, columns = xy[..., 1] - 0.5, xy[..., 0] - 0.5
     planes = image[..., None] if image.ndim == 2 else image
-    out = [ndimage.map_coordinates(planes[..., c], [rows, columns], order=1, mode="nearest") for c in range(planes.shape[2])]
+    out = [
+        ndimage.map_coordinates(planes[..., c], [rows, columns], order=1, mode="nearest")
+        for c in range(planes.shape[2])
+    ]
     return (out[0] if image.ndim == 2 else np.stack(out, axis=-1)).astype(np.float32)
 
 
-def start_maps(
-    lit: Lit, texels: Texels, statistical: Array, f0: Array, roughness: Array, config: Stage2Config
-) -> Maps:
+def start_maps(lit: Lit, texels: Texels, statistical: Array, f0: Array, roughness: Array, config: Stage2Config) -> Maps:
     """Closed-form maps.
 
     Args:
@@ -192,7 +195,9 @@ def descend(
     anchor = reduced(np.log(np.clip(statistical, 0.002, 0.98)))
     start_seen = planes(np.log(np.maximum(sample_texture(maps.diffuse, lit.uv), 0.002)))
     f0_seen = planes(sample_texture(maps.specular[..., 0], lit.uv))
-    _, confidence = pixel_albedo(lit, sample_texture(statistical, lit.uv), sample_texture(maps.specular[..., 0], lit.uv))
+    _, confidence = pixel_albedo(
+        lit, sample_texture(statistical, lit.uv), sample_texture(maps.specular[..., 0], lit.uv)
+    )
     weight = planes(np.maximum(confidence, 0.0))
     weight = weight / weight.sum().clamp_min(1e-6)
     image, shading = planes(lit.image), planes(lit.shading)

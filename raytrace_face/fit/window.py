@@ -11,13 +11,14 @@ from lightstage.environment import sh_basis
 from lightstage.rig import AreaLights, StageLights, directional_lights, geodesic
 from raytrace_face.capture.colour import linear_to_srgb, luminance
 from raytrace_face.face.model import PARTS
+from raytrace_face.face.parts import PART_MATERIALS, eye_texture
 from raytrace_face.fit.light import AMBIENT_LEVEL
 from raytrace_face.fit.observation import Observation, fit_weight, window_camera
 from raytrace_face.fit.stage1 import Setting
 from raytrace_face.fit.stage2 import Lit, Texels, sample_texture
 from raytrace_face.result import Pictures
 from raytrace_face.tracer.onelight import head_transport
-from raytrace_face.tracer.render import OTHER_PARTS, GBuffer, View, gbuffer
+from raytrace_face.tracer.render import GBuffer, View, gbuffer
 from raytrace_face.tracer.texture import TexelMap, visible_points
 from raytrace_face.types import Array, Camera, FaceParams, Maps
 
@@ -117,10 +118,11 @@ def compose(window: LitWindow, maps: Maps, prior_roughness: Array) -> Array:
     diffuse, f0 = sample_texture(maps.diffuse, lit.uv), sample_texture(maps.specular, lit.uv)
     factor = sample_texture(maps.roughness, lit.uv) / np.maximum(sample_texture(prior_roughness, lit.uv), 1e-3)
     part = window.g.part.reshape(S, S)
-    for number, (colour, fresnel, _) in OTHER_PARTS.items():
-        diffuse[part == number] = colour
-        f0[part == number] = fresnel
-        factor[part == number] = 1
+    for name, (colour, fresnel, _) in PART_MATERIALS.items():
+        here = part == PARTS.index(name)
+        diffuse[here] = sample_texture(eye_texture(), lit.uv[here]) if name == "eyes" else colour
+        f0[here] = fresnel
+        factor[here] = 1
     gloss = highlight_at(lit, factor)
     return np.where((part != 255)[..., None], diffuse * lit.shading + f0 * gloss, 0).astype(np.float32)
 
@@ -154,6 +156,10 @@ def pictures(
     shadow = np.where(open_Y > 1e-4, luminance(lit.shading) / np.maximum(open_Y, 1e-4), 1)
     normals = (window.g.normal @ np.asarray(T_camera_head)[:3, :3].T).reshape(S, S, 3)
 
+    # what no map covers (eyes, teeth, mouth): the photo divided by the shading, for the picture alone
+    divided = np.clip(observation.image / np.maximum(lit.shading, 0.05 * max(float(lit.shading.max()), 1e-6)), 0, 1)
+    other = (window.g.part.reshape(S, S) != 255) & ~skin
+
     def seen(texture: Array) -> Array:
         values = sample_texture(texture, lit.uv)
         return np.where(skin[..., None] if values.ndim == 3 else skin, values, 0).astype(np.float32)
@@ -166,7 +172,7 @@ def pictures(
         shadow=np.clip(np.where(window.g.part.reshape(S, S) != 255, shadow, 1), 0, 1).astype(np.float32),
         light_shadow=window.light_shadow,
         normals=normals.astype(np.float32),
-        diffuse=seen(maps.diffuse),
+        diffuse=np.where(other[..., None], divided, seen(maps.diffuse)).astype(np.float32),
         specular=seen(maps.specular[..., 0]),
         roughness=seen(maps.roughness),
         confidence=seen(maps.confidence),

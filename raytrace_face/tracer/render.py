@@ -19,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from lightstage.transport import light_geometry, owned, stratified_points
+from raytrace_face.face.model import PARTS
+from raytrace_face.face.parts import PART_MATERIALS, eye_texture
 from raytrace_face.tracer import skin
 from raytrace_face.tracer.scene import HeadScene
 from raytrace_face.types import Array, Camera
@@ -191,9 +193,11 @@ def _shade(head: HeadScene, view: View, arrays: list[Any], sizes: tuple[int, int
     diffuse = bilinear(diffuse_t, sizes[0], 3, si.uv)
     f0 = bilinear(specular_t, sizes[1], 3, si.uv)
     rough = bilinear(roughness_t, sizes[2], 1, si.uv)
-    for number, (colour, fresnel0, r) in OTHER_PARTS.items():
-        here = part == number
-        diffuse = dr.select(here, mi.Color3f(colour), diffuse)
+    eyes = eye_texture()
+    eye_colour = bilinear(owned(mi.Float, eyes), eyes.shape[0], 3, dr.detach(si.uv))
+    for name, (colour, fresnel0, r) in PART_MATERIALS.items():
+        here = part == PARTS.index(name)
+        diffuse = dr.select(here, eye_colour if name == "eyes" else mi.Color3f(colour), diffuse)
         f0 = dr.select(here, mi.Color3f(fresnel0), f0)
         rough = dr.select(here, mi.Float(r), rough)
 
@@ -208,9 +212,7 @@ def _shade(head: HeadScene, view: View, arrays: list[Any], sizes: tuple[int, int
         index = dr.minimum(
             dr.binary_search(0, count, lambda i: dr.gather(mi.Float, cdf_t, i) < pick), mi.UInt32(count - 1)
         )
-        triangle = [
-            mi.Point3f(*(_pick(corners_t, index * 9 + 3 * k + c) for c in range(3))) for k in range(3)
-        ]
+        triangle = [mi.Point3f(*(_pick(corners_t, index * 9 + 3 * k + c) for c in range(3))) for k in range(3)]
         radiance = mi.Color3f(*(_pick(radiance_t, index * 3 + c) for c in range(3)))
         wo, distance, weight = light_geometry(triangle, stratified_points(lanes, view.samples, seed, 2), si.p)
         value = skin.evaluate(wi, wo, n, diffuse, f0, rough) * radiance * weight
@@ -236,15 +238,6 @@ def _shade(head: HeadScene, view: View, arrays: list[Any], sizes: tuple[int, int
     for c in range(3):
         dr.scatter(out, planes[c], dr.arange(mi.UInt32, len(view.pixels)) * 3 + c)
     return out
-
-
-OTHER_PARTS: dict[int, tuple[tuple[float, float, float], float, float]] = {
-    1: ((0.55, 0.52, 0.50), 0.03, 0.25),
-    2: ((0.60, 0.53, 0.43), 0.04, 0.35),
-    3: ((0.28, 0.10, 0.09), 0.03, 0.45),
-}
-"""Part number -> (diffuse albedo, F0, roughness) of eyes, teeth and mouth, which no map covers. Plain averages:
-sclera, dentine and mucosa; these parts are masked out of the fit."""
 
 
 def _entry(array: Any, index: int) -> Any:

@@ -117,7 +117,10 @@ def register(mi: Any) -> None:
             self.specular = props.get_texture("specular", 0.04)
             self.roughness = props.get_texture("roughness", 0.5)
             reflection = mi.BSDFFlags.FrontSide
-            self.m_components = [mi.BSDFFlags.DiffuseReflection | reflection, mi.BSDFFlags.GlossyReflection | reflection]
+            self.m_components = [
+                mi.BSDFFlags.DiffuseReflection | reflection,
+                mi.BSDFFlags.GlossyReflection | reflection,
+            ]
             self.m_flags = self.m_components[0] | self.m_components[1]
 
         def traverse(self, callback: Any) -> None:

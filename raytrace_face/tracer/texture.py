@@ -15,7 +15,6 @@ from raytrace_face.face.model import FaceModel
 from raytrace_face.tracer.scene import HeadScene
 from raytrace_face.types import Array
 
-
 LIFT_MM = 0.3
 """Offset from the skin before looking for occluders: a tenth of the mesh's edge length."""
 
@@ -77,4 +76,3 @@ def visible_points(
     ray = mi.Ray3f(mi.Point3f(*axes[:3]), mi.Vector3f(*axes[3:]))
     ray.maxt = owned(mi.Float, (distance - 2 * LIFT_MM).astype(np.float32))
     return ~head.scene.ray_test(ray).numpy()
-

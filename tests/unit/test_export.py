@@ -17,7 +17,6 @@ from raytrace_face import panel
 from raytrace_face.capture.colour import encode_u8, srgb_to_linear
 from raytrace_face.capture.photo import load_photo
 from raytrace_face.export import (
-    PART_MATERIALS,
     environment,
     specular_factors,
     write_exr,
@@ -151,11 +150,9 @@ def test_khr_specular_of_a_mixed_map():
     assert colour.max() <= 1 + 1e-6
 
 
-def test_parts_without_maps_look_as_the_tracer_shows_them(mi):
+def test_smallest_roughness_is_the_tracers(mi):
     from raytrace_face.tracer import skin
-    from raytrace_face.tracer.render import OTHER_PARTS
 
-    assert {PARTS[number]: values for number, values in OTHER_PARTS.items()} == PART_MATERIALS
     assert skin.MIN_ROUGHNESS == MIN_ROUGHNESS
 
 

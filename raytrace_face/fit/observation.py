@@ -18,6 +18,10 @@ GRAZING = 0.2
 """Cosine between normal and view below which a pixel is left out: there one pixel spans five times its skin."""
 
 
+SATURATED_WEIGHT = 0.35
+"""Weight of a clipped pixel: its value is only a lower bound, but leaving it out would hide the sunlit side."""
+
+
 @dataclass(frozen=True)
 class Observation:
     """The photo on a window of S x S pixels."""
@@ -25,7 +29,7 @@ class Observation:
     image: Array
     """(S, S, 3) linear."""
     usable: Array
-    """(S, S) in [0, 1]: inside the photo, not saturated, not hair, clothes or other things."""
+    """(S, S) in [0, 1]: inside the photo, not hair, clothes or other things; saturated pixels count less."""
     window: Window
 
     @property
@@ -41,7 +45,7 @@ def observe(photo: Photo, capture: Capture, size: int) -> Observation:
     seen = capture.window.size
     classes, _ = resample(capture.segmentation, Window(0, 0, seen, size))
     covered = sum(classes[..., CLASSES.index(name)] for name in ("hair", "clothes", "other"))
-    usable = valid * np.clip(1 - 2 * clipped[..., 0], 0, 1) * np.clip(1.5 - 2 * covered, 0, 1)
+    usable = valid * (1 - (1 - SATURATED_WEIGHT) * np.clip(2 * clipped[..., 0], 0, 1)) * np.clip(1.5 - 2 * covered, 0, 1)
     return Observation(image, usable.astype(np.float32), window)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from lightstage.rig import AreaLights, geodesic
 from raytrace_face.face.model import FaceModel
-from raytrace_face.tracer.render import RenderInputs
 from raytrace_face.types import Camera
+
+if TYPE_CHECKING:  # the tracer imports Mitsuba, which the tests start first
+    from raytrace_face.tracer.render import RenderInputs
 
 Body = tuple[np.ndarray, np.ndarray]
 """Vertices (V, 3) in mm, triangles (F, 3) counter-clockwise from outside."""
@@ -88,6 +91,8 @@ def inputs_of(
     texels: int = 8,
 ) -> RenderInputs:
     """Render inputs with constant maps."""
+    from raytrace_face.tracer.render import RenderInputs
+
     sky = np.zeros((9, 3)) if ambient is None else ambient
     values = (
         model.mean, T, camera.focal_px, np.broadcast_to(np.asarray(diffuse), (texels, texels, 3)),

@@ -273,7 +273,7 @@ def mirror_pairs(points: NDArray[np.float64]) -> NDArray[np.int64]:
 def embed(model: FaceModel, samples: Sequence[NDArray[np.float64]]) -> FaceModel:
     """Embedding from mark samples on the mean, each (468, 3) with NaN for unusable ones."""
     stack = np.stack(samples)
-    seen = np.isfinite(stack).all(2)
+    seen = np.asarray(np.isfinite(stack).all(2))
     with np.errstate(all="ignore"):
         middle = np.array(
             [

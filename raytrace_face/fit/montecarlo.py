@@ -16,7 +16,7 @@ from lightstage.environment import lobe_sh
 from lightstage.rig import StageLights, light_corners, light_radiance, rig
 from raytrace_face.fit import landmarks
 from raytrace_face.fit.checkpoint import Checkpoint, State
-from raytrace_face.fit.light import Light, ambient_axes
+from raytrace_face.fit.light import Light, ambient_axes, stage_lights
 from raytrace_face.fit.losses import charbonnier, edge_aware_smoothness, gaussian_prior, photometric
 from raytrace_face.fit.observation import Observation, fit_weight, mean_luminance, observe, window_camera
 from raytrace_face.fit.stage1 import Setting, Stage1
@@ -24,7 +24,7 @@ from raytrace_face.fit.stage2 import Texels, sample_window
 from raytrace_face.fit.window import LitWindow
 from raytrace_face.tracer.render import RenderInputs, View, gbuffer, render
 from raytrace_face.tracer.texture import texel_map
-from raytrace_face.types import FaceParams, Maps
+from raytrace_face.types import Camera, FaceParams, Maps
 
 SAVE_EVERY = 25
 """Iterations between checkpoints."""
@@ -46,9 +46,10 @@ def _descend(
     iterations: int,
     store: Checkpoint,
     progress: Callable[[str, float], None],
+    rate: float = 1.0,
 ) -> list[float]:
     """Adam on named unknowns; resumes from the checkpoint, iteration for iteration."""
-    groups = [{"params": [v], "lr": LEARNING_RATE[k]} for k, v in unknowns.items()]
+    groups = [{"params": [v], "lr": rate * LEARNING_RATE[k]} for k, v in unknowns.items()]
     optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
     history: list[float] = []
     saved = store.load(name)
@@ -95,11 +96,89 @@ def stage1(
     store: Checkpoint,
     progress: Callable[[str, float], None],
 ) -> Stage1:
-    """Pose, focal length, identity, expression, light stage, ambient and statistical albedo by descent."""
+    """Stage 1 from the landmark start: every light of the stage on and alike, albedo at its mean."""
+    L = rig(setting.config.light.rig).count
+    unknowns = _geometry_unknowns(start.face) | {
+        "distance": torch.full((L,), float(np.log(2.0))), "area": torch.zeros(L), "centre": torch.zeros(L, 3),
+        "intensity": torch.full((L, 3), float(np.log(0.3))), "ambient": torch.full((12, 3), float(np.log(0.15))),
+        "albedo": torch.zeros(len(setting.prior.modes)),
+    }  # fmt: skip
+    steps = setting.config.montecarlo.stage1_iterations
+    name, on = "montecarlo_stage1", torch.ones(L, 1)
+    return _through_tracer(
+        name, setting, start.camera, start.face, unknowns, on, steps, 1.0, seed, store, progress
+    )[0]
+
+
+def refine(
+    setting: Setting, first: Stage1, seed: int, store: Checkpoint, progress: Callable[[str, float], None]
+) -> Stage1:
+    """Monte-Carlo refinement of a stage 1 found by transport: small steps on everything, lights that are on only.
+
+    Kept only where it lowers the loss, measured before and after with the same noise.
+    """
+    steps = setting.config.stage1.montecarlo_iterations
+    if steps == 0:
+        return first
+    lights = stage_lights(first.light, setting.config.light)
+    t = torch.from_numpy
+
+    def log(values: np.ndarray, floor: float) -> torch.Tensor:
+        return t(np.log(np.maximum(values, floor)).astype(np.float32))
+
+    bary = np.concatenate([lights.centre, 1 - lights.centre.sum(axis=1, keepdims=True)], axis=1)
+    area = np.clip(lights.area, 0.01, 0.99)
+    unknowns = _geometry_unknowns(first.face) | {
+        "distance": log(lights.distance, 0.5), "area": log(area / (1 - area), 1e-3), "centre": log(bary, 1e-3),
+        "intensity": log(lights.intensity, 1e-4), "ambient": log(first.light.ambient, 1e-3),
+        "albedo": t(first.albedo_coefficients.copy()),
+    }  # fmt: skip
+    on = t((lights.intensity.max(axis=1, keepdims=True) > 0).astype(np.float32))
+    refined, before, after = _through_tracer(
+        "refine", setting, first.camera, first.face, unknowns, on, steps, REFINE_RATE, seed, store, progress
+    )
+    return replace(refined, history=[*first.history, *refined.history]) if after < before else first
+
+
+REFINE_RATE = 0.25
+"""Learning rates of the refinement over those of the full descent: it starts near the optimum."""
+
+
+def _geometry_unknowns(face: FaceParams) -> dict[str, torch.Tensor]:
+    return {
+        "rotation": torch.zeros(3),
+        "translation": torch.zeros(3),
+        "log_focal": torch.zeros(1),
+        "identity": torch.from_numpy(face.identity.copy()),
+        "expression": torch.from_numpy(face.expression.copy()),
+    }
+
+
+def _through_tracer(
+    name: str,
+    setting: Setting,
+    start_camera: Camera,
+    start_face: FaceParams,
+    unknowns: dict[str, torch.Tensor],
+    on: torch.Tensor,
+    iterations: int,
+    rate: float,
+    seed: int,
+    store: Checkpoint,
+    progress: Callable[[str, float], None],
+) -> tuple[Stage1, float, float]:
+    """Pose, focal length, identity, expression, light stage, ambient and statistical albedo by descent.
+
+    Args:
+        on: (L, 1) 0 for lights that stay off.
+        rate: factor on the learning rates.
+
+    Returns:
+        The state, and the loss before and after with the same noise.
+    """
     config, model, prior = setting.config, setting.model, setting.prior
     t = torch.from_numpy
     stage = rig(config.light.rig)
-    L = stage.count
     small = texel_map(model, 128)
     log_mean = t(small.spread(prior.log_mean + prior.offset))
     modes = torch.stack([t(small.spread(mode)) for mode in prior.modes])
@@ -107,15 +186,9 @@ def stage1(
     specular, roughness = t(setting.specular_map)[..., None].expand(-1, -1, 3).contiguous(), t(setting.roughness_map)
     mean, identity, expression = t(model.mean), t(model.identity), t(model.expression)
     beta = t(landmarks.expression_start(model, setting.capture))
-    T0 = t(start.face.T_camera_head.astype(np.float32))
+    T0 = t(start_face.T_camera_head.astype(np.float32))
     to_sh = t(lobe_sh(ambient_axes()).astype(np.float32))
-    unknowns = {
-        "rotation": torch.zeros(3), "translation": torch.zeros(3), "log_focal": torch.zeros(1),
-        "identity": t(start.face.identity.copy()), "expression": t(start.face.expression.copy()),
-        "distance": torch.full((L,), float(np.log(2.0))), "area": torch.zeros(L), "centre": torch.zeros(L, 3),
-        "intensity": torch.full((L, 3), float(np.log(0.3))), "ambient": torch.full((12, 3), float(np.log(0.15))),
-        "albedo": torch.zeros(len(prior.modes)),
-    }  # fmt: skip
+    full = name == "montecarlo_stage1"
     for tensor in unknowns.values():
         tensor.requires_grad_()
     u = unknowns
@@ -137,7 +210,7 @@ def stage1(
     def lights() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         distance = u["distance"].exp().clamp(0.5, 5.0)
         centre = torch.softmax(u["centre"], dim=1)[:, :2]
-        return distance, torch.sigmoid(u["area"]).clamp_min(0.01), centre, u["intensity"].exp()
+        return distance, torch.sigmoid(u["area"]).clamp_min(0.01), centre, u["intensity"].exp() * on
 
     def albedo_map() -> torch.Tensor:
         colour = (log_mean + torch.tensordot(u["albedo"], modes, 1)).exp().clamp(0.002, 0.98)
@@ -149,10 +222,10 @@ def stage1(
         """Pixels of this iteration: coarse to fine, chosen anew every `SAVE_EVERY` iterations."""
         key = i // SAVE_EVERY
         if key not in frame:
-            size = max(config.stage1.size // (2 if i < config.montecarlo.stage1_iterations // 2 else 1), 32)
+            size = max(config.stage1.size // (2 if full and i < iterations // 2 else 1), 32)
             seen: Observation = observe(setting.photo, setting.capture, size)
             with torch.no_grad():
-                camera = replace(start.camera, focal_px=start.camera.focal_px * float(u["log_focal"].exp()))
+                camera = replace(start_camera, focal_px=start_camera.focal_px * float(u["log_focal"].exp()))
                 setting.head.move(head_vertices().numpy())
                 camera = window_camera(camera, seen)
                 weight = fit_weight(seen, gbuffer(setting.head, camera, pose().numpy()), model)
@@ -176,8 +249,8 @@ def stage1(
         picture = render(setting.head, view, inputs, seed * 100003 + i)
         loss = photometric(picture, image, weight, scale)
         points = (vertices[corner_ids] * bary[:, :, None]).sum(1) @ T[:3, :3].T + T[:3, 3]
-        focal = start.camera.focal_px * u["log_focal"].exp()
-        cx, cy = start.camera.principal_px
+        focal = start_camera.focal_px * u["log_focal"].exp()
+        cx, cy = start_camera.principal_px
         xy = torch.stack([cx - focal * points[:, 0] / points[:, 2], cy + focal * points[:, 1] / points[:, 2]], 1)
         error = (xy - observed) * (-points[:, 2] / focal / sigma)[:, None]
         loss = loss + WEIGHT_LANDMARKS * charbonnier(error, 3.0).mean()
@@ -186,16 +259,24 @@ def stage1(
         loss = loss + WEIGHT_PRIOR * ((-T[2, 3] / landmarks.DISTANCE_MM).log() / landmarks.DISTANCE_SIGMA) ** 2
         return loss + WEIGHT_LIGHT * intensity.mean()
 
-    history = _descend("montecarlo_stage1", unknowns, loss_of, config.montecarlo.stage1_iterations, store, progress)
     with torch.no_grad():
-        values = [x.numpy().astype(np.float64) for x in lights()]
-        fitted = StageLights(stage, *values)
-        camera = replace(start.camera, focal_px=start.camera.focal_px * float(u["log_focal"].exp()))
+        before = float(loss_of(COMPARE)) if not full else float("inf")
+    history = _descend(name, unknowns, loss_of, iterations, store, progress, rate)
+    with torch.no_grad():
+        after = float(loss_of(COMPARE)) if not full else history[-1]
+        fitted = StageLights(stage, *(x.numpy().astype(np.float64) for x in lights()))
+        camera = replace(start_camera, focal_px=start_camera.focal_px * float(u["log_focal"].exp()))
         face = FaceParams(pose().numpy(), u["identity"].numpy().copy(), u["expression"].clamp(0, 1).numpy().copy())
-        strength = fitted.irradiance()
+        shining = np.flatnonzero(on.numpy().ravel() > 0)
+        strength, directions = fitted.irradiance()[shining], fitted.directions()[shining]
         order = np.argsort(-strength.mean(axis=1))
-        light = Light(fitted.directions()[order], strength[order], u["ambient"].exp().numpy().astype(np.float64))
-        return Stage1(camera, face, light, u["albedo"].numpy().copy(), history, fitted)
+        light = Light(directions[order], strength[order], u["ambient"].exp().numpy().astype(np.float64))
+        state = Stage1(camera, face, light, u["albedo"].numpy().copy(), history, fitted)
+        return state, before, after
+
+
+COMPARE = 1_000_000
+"""Iteration number, and so seed, of the renderings that judge a refinement: one that no step used."""
 
 
 def stage2(
@@ -218,9 +299,8 @@ def stage2(
     image, w = t(observation.image.reshape(-1, 3)[pixels]), t(weight[pixels])
     scale = mean_luminance(observation, weight)
     area = first.stage.area_lights()
-    fixed = [t(np.array(x, np.float32)) for x in (
-        setting.model.vertices(first.face.identity, first.face.expression), first.face.T_camera_head, view.camera.focal_px
-    )]  # fmt: skip
+    vertices = setting.model.vertices(first.face.identity, first.face.expression)
+    fixed = [t(np.array(x, np.float32)) for x in (vertices, first.face.T_camera_head, view.camera.focal_px)]
     light = [t(np.array(x, np.float32)) for x in (area.corners, area.radiance, first.light.ambient_sh())]
     start = t(np.log(plain.diffuse))
     f0, rough = t(plain.specular), t(plain.roughness)

@@ -45,7 +45,8 @@ def observe(photo: Photo, capture: Capture, size: int) -> Observation:
     seen = capture.window.size
     classes, _ = resample(capture.segmentation, Window(0, 0, seen, size))
     covered = sum(classes[..., CLASSES.index(name)] for name in ("hair", "clothes", "other"))
-    usable = valid * (1 - (1 - SATURATED_WEIGHT) * np.clip(2 * clipped[..., 0], 0, 1)) * np.clip(1.5 - 2 * covered, 0, 1)
+    unsaturated = 1 - (1 - SATURATED_WEIGHT) * np.clip(2 * clipped[..., 0], 0, 1)
+    usable = valid * unsaturated * np.clip(1.5 - 2 * covered, 0, 1)
     return Observation(image, usable.astype(np.float32), window)
 
 

@@ -133,6 +133,7 @@ def _fit(
             first = montecarlo.stage1(setting, begin, config.seed, store, bar)
         else:
             first = stage1.run(setting, begin, config.seed, store, bar)
+            first = montecarlo.refine(setting, first, config.seed, store, bar)
         lights = stage_lights(first.light, config.light) if first.stage is None else first.stage
         ambient = first.light.ambient_sh()
     with watch.phase("stage2"):

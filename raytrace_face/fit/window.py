@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 from lightstage.environment import sh_basis
 from lightstage.rig import AreaLights, StageLights, directional_lights, geodesic
@@ -127,7 +128,7 @@ def compose(window: LitWindow, maps: Maps, prior_roughness: Array) -> Array:
     return np.where((part != 255)[..., None], diffuse * lit.shading + f0 * gloss, 0).astype(np.float32)
 
 
-def highlight_at(lit: Lit, factor: Array) -> Array:
+def highlight_at(lit: Lit, factor: NDArray[np.floating]) -> Array:
     """(S, S, 3) highlight for unit F0 at roughness factors (S, S), log-linear between the traced steps."""
     knots, at = np.log(lit.roughness_steps), np.log(np.maximum(factor, 1e-3))
     out = np.zeros_like(lit.shading)

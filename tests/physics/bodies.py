@@ -62,7 +62,9 @@ def portrait(size: int = 32, distance_mm: float = 800.0, width_mm: float = 260.0
     return camera, T.astype(np.float32)
 
 
-def triangle_light(centre: Sequence[float], size: float, radiance: Sequence[float], towards: Sequence[float] = (0, 0, 0)) -> AreaLights:
+def triangle_light(
+    centre: Sequence[float], size: float, radiance: Sequence[float], towards: Sequence[float] = (0, 0, 0)
+) -> AreaLights:
     """An equilateral triangle of circumradius `size` that looks at a point."""
     middle = np.asarray(centre, float)
     w = (np.asarray(towards, float) - middle) / np.linalg.norm(np.asarray(towards, float) - middle)

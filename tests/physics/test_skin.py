@@ -198,7 +198,8 @@ def test_density_integrates_to_one_less_what_falls_below_the_horizon(mi, f0, rou
 
 
 @pytest.mark.parametrize(
-    ("cos_i", "f0", "roughness"), [(1.0, 0.04, 0.3), (0.6, 0.04, 0.5), (0.25, 0.04, 0.8), (0.6, 0.5, 0.4), (0.8, 0.0, 0.5)]
+    ("cos_i", "f0", "roughness"),
+    [(1.0, 0.04, 0.3), (0.6, 0.04, 0.5), (0.25, 0.04, 0.8), (0.6, 0.5, 0.4), (0.8, 0.0, 0.5)],
 )
 def test_directions_are_drawn_with_the_density_that_is_claimed(mi, tmp_path, monkeypatch, cos_i, f0, roughness):
     import drjit as dr
@@ -219,7 +220,13 @@ def test_directions_are_drawn_with_the_density_that_is_claimed(mi, tmp_path, mon
         return plugin.pdf(context, interaction(dr.width(wo)), wo, True)
 
     test = mi.chi2.ChiSquareTest(
-        domain=mi.chi2.SphericalDomain(), sample_func=sample, pdf_func=pdf, sample_dim=3, sample_count=200000, res=51, ires=8
+        domain=mi.chi2.SphericalDomain(),
+        sample_func=sample,
+        pdf_func=pdf,
+        sample_dim=3,
+        sample_count=200000,
+        res=51,
+        ires=8,
     )
     # Sidak-corrected for the five cases: a correct sampler fails one run in twenty thousand
     assert test.run(significance_level=1e-5, test_count=5, quiet=True), test.messages

@@ -23,7 +23,7 @@ def stage(name: str = "icosahedron", **changes: np.ndarray) -> StageLights:
         "centre": centre,
         "intensity": rng.uniform(0.1, 2, (count, 3)),
     }
-    return StageLights(own, **{**values, **changes})
+    return StageLights(own, **{**values, **changes})  # type: ignore[arg-type]
 
 
 def areas(corners: np.ndarray) -> np.ndarray:
@@ -35,7 +35,9 @@ def normals(corners: np.ndarray) -> np.ndarray:
     return n / np.linalg.norm(n, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize(("name", "count"), [("tetrahedron", 4), ("octahedron", 8), ("icosahedron", 20), ("geodesic1", 80)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("tetrahedron", 4), ("octahedron", 8), ("icosahedron", 20), ("geodesic1", 80)]
+)
 def test_rigs_have_as_many_lights_as_faces(name, count):
     own = rig(name)
     assert own.count == count
@@ -124,9 +126,9 @@ def test_torch_gives_the_same_lights_as_numpy():
     from lightstage.rig import light_corners, light_radiance
 
     lights = stage()
-    values = [torch.from_numpy(v) for v in (lights.distance, lights.area, lights.centre, lights.intensity)]
-    assert light_corners(lights.rig, *values[:3]).numpy() == pytest.approx(lights.corners_mm(), rel=EXACT)
-    assert light_radiance(values[0], values[1], values[3]).numpy() == pytest.approx(lights.radiance(), rel=EXACT)
+    d, a, p, i = (torch.from_numpy(v) for v in (lights.distance, lights.area, lights.centre, lights.intensity))
+    assert light_corners(lights.rig, d, a, p).numpy() == pytest.approx(lights.corners_mm(), rel=EXACT)
+    assert light_radiance(d, a, i).numpy() == pytest.approx(lights.radiance(), rel=EXACT)
 
 
 @pytest.mark.parametrize("radius_deg", [0.27, 4.0, 10.0])

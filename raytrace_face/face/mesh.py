@@ -43,7 +43,7 @@ def vertex_normals(vertices: Floats, triangles: Index, weld: Index | None = None
 def vertex_areas(vertices: Floats, triangles: Index) -> Floats:
     """A third of the area of the triangles around each vertex (V,)."""
     area = np.linalg.norm(triangle_normals(vertices, triangles), axis=1) / 6
-    return np.bincount(triangles.ravel(), np.repeat(area, 3), minlength=len(vertices))
+    return np.asarray(np.bincount(triangles.ravel(), np.repeat(area, 3), minlength=len(vertices)), np.float64)
 
 
 def edges_of(faces: Index) -> tuple[Index, Index, Index]:

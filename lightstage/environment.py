@@ -46,7 +46,7 @@ def lobe_sh(axes: F) -> F:
     from lightstage.rig import geodesic
 
     points = geodesic(1).vertices
-    return np.linalg.lstsq(sh_basis(points), lobes(points, axes), rcond=None)[0].T
+    return np.asarray(np.linalg.lstsq(sh_basis(points), lobes(points, axes), rcond=None)[0].T, np.float64)
 
 
 def latlong_directions(height: int) -> F:

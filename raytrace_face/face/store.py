@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,8 +78,8 @@ class CoarseModel:
     """(U,) opened vertex mirrored at x = 0."""
     uv: Floats
     """(U1, 2) texture coordinates after one subdivision."""
-    landmark_index: Index
-    landmark_triangle: Index
+    landmark_index: NDArray[np.int32]
+    landmark_triangle: NDArray[np.int32]
     """(N,) triangle of the model after one subdivision."""
     landmark_barycentric: Floats
     landmark_sigma_mm: Floats
@@ -164,7 +165,7 @@ def load_model(path: str | Path) -> FaceModel:
     Raises:
         ModelError: the file is damaged, of another kind, or its arrays do not fit together.
     """
-    arrays = _read(Path(path), FORMAT)
+    arrays: dict[str, Any] = _read(Path(path), FORMAT)
     try:
         model = FaceModel(
             **{field: arrays[field] for field in _FIELDS},
@@ -228,7 +229,7 @@ def load_coarse(path: str | Path) -> CoarseModel:
     Raises:
         ModelError: the file is damaged or its arrays do not fit together.
     """
-    arrays = _read(Path(path), COARSE_FORMAT)
+    arrays: dict[str, Any] = _read(Path(path), COARSE_FORMAT)
     try:
         model = CoarseModel(
             mean=arrays["mean"],
@@ -274,6 +275,10 @@ def load_coarse(path: str | Path) -> CoarseModel:
 
 def subdivided(coarse: CoarseModel, level: int) -> FaceModel:
     """The model after `level` Catmull-Clark steps, triangulated. Bases go through the same matrix as the mean."""
+    closed: Index
+    opened: Index
+    source: Index
+    mirror: Index
     closed, opened = coarse.source[coarse.quads].astype(np.int64), coarse.quads.astype(np.int64)
     source, mirror = coarse.source.astype(np.int64), coarse.mirror.astype(np.int64)
     part, uv = coarse.quad_part, None

@@ -217,7 +217,7 @@ def _sliders(target: Callable[[str], Floats], names: list[str]) -> tuple[Floats,
     for name, value in races.items():
         modes[name] = value - race_mean
     moving = {k: m for k, m in modes.items() if np.abs(m).max() > 0.05}
-    return np.stack(list(moving.values())), tuple(moving), universal_mean + race_mean
+    return np.stack(list(moving.values())), tuple(moving), np.asarray(universal_mean + race_mean)
 
 
 def _sample(image: NDArray, texture: Floats) -> NDArray:
@@ -242,7 +242,7 @@ def _is_cavity(read: ReadBytes, obj: _Obj, quad_texture: Index) -> NDArray[np.bo
 
 
 def _masks(read: ReadBytes, obj: _Obj, quad_texture: Index, quads: Index, count: int) -> dict[str, Floats]:
-    out = {}
+    out: dict[str, Floats] = {}
     for name in ("face", "lips", "ears", "eyelids"):
         image = np.array(Image.open(io.BytesIO(read(DATA + f"textures/mpfb_{name}.jpg"))).convert("L"), float) / 255
         value = _sample(image, obj.texture[quad_texture])

@@ -283,7 +283,7 @@ class _Render(torch.autograd.Function):
         return torch.from_numpy(image.numpy().reshape(-1, 3).copy())
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
         tensors = ctx.saved_tensors
         arrays = [_flat(t) for t in tensors]
         wanted = ctx.needs_input_grad[3:]

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from numpy.typing import NDArray
 
 from lightstage.environment import sh_basis
 from lightstage.rig import AreaLights, StageLights, directional_lights, geodesic

@@ -128,7 +128,8 @@ def _set_variant(mi: Any, device: str) -> None:
             raise MachineError(f"Mitsuba variant {wanted} cannot be used ({error}): {INSTALL_HINT}") from error
     elif not active.endswith("_ad_rgb"):
         raise MachineError(
-            f"Mitsuba variant {active} is active, but an *_ad_rgb variant is needed: set one of {sorted(VARIANTS.values())}"
+            f"Mitsuba variant {active} is active, but an *_ad_rgb variant is needed: "
+            f"set one of {sorted(VARIANTS.values())}"
         )
     elif device != "auto" and active != VARIANTS[device]:
         raise MachineError(

@@ -24,7 +24,6 @@ from raytrace_face.export import (
     write_ply,
 )
 from raytrace_face.export_scene import MIN_ROUGHNESS, write_scene
-from raytrace_face.face.model import PARTS
 
 
 @pytest.fixture(scope="module")

@@ -264,7 +264,8 @@ def _through_tracer(
     history = _descend(name, unknowns, loss_of, iterations, store, progress, rate)
     with torch.no_grad():
         after = float(loss_of(COMPARE)) if not full else history[-1]
-        fitted = StageLights(stage, *(x.numpy().astype(np.float64) for x in lights()))
+        distance, area, centre, intensity = (x.numpy().astype(np.float64) for x in lights())
+        fitted = StageLights(stage, distance, area, centre, intensity)
         camera = replace(start_camera, focal_px=start_camera.focal_px * float(u["log_focal"].exp()))
         face = FaceParams(pose().numpy(), u["identity"].numpy().copy(), u["expression"].clamp(0, 1).numpy().copy())
         shining = np.flatnonzero(on.numpy().ravel() > 0)
@@ -320,7 +321,7 @@ def stage2(
         )
 
     def loss_of(i: int) -> torch.Tensor:
-        inputs = RenderInputs(*fixed, *maps(), *light)
+        inputs = RenderInputs(*[*fixed, *maps(), *light])
         loss = photometric(render(setting.head, view, inputs, seed * 100003 + 50000 + i), image, w, scale)
         x = u["diffuse"]
         loss = loss + config.stage2.symmetry * charbonnier(x - torch.flip(x, dims=(1,)), 0.05).mean()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lightstage.rig import StageLights, geodesic
 from raytrace_face.capture.colour import luminance
 from raytrace_face.config import Config
-from raytrace_face.face.model import FaceModel
+from raytrace_face.face.model import PARTS, FaceModel
 from raytrace_face.face.skin_prior import SkinPrior
 from raytrace_face.fit import landmarks, shape
 from raytrace_face.fit.albedo import AlbedoModel, fit_coefficients
@@ -99,9 +99,10 @@ def fitted_pixels(
     g = gbuffer(setting.head, seen, face.T_camera_head)
     weight = fit_weight(observation, g, model)
     pixels = np.flatnonzero(weight > 0.05)
-    if len(pixels) < 50:
-        pixels = np.flatnonzero((g.part == 0) & (g.interpolate(model.regions["face"]) > 0.5))
-        weight = np.where((g.part == 0) & (g.interpolate(model.regions["face"]) > 0.5), 0.1, weight).astype(np.float32)
+    if len(pixels) < 50:  # hair, a mask or glare nearly everywhere: better the covered face than nothing
+        face_skin = (g.part == PARTS.index("skin")) & (g.interpolate(model.regions["face"]) > 0.5)
+        weight = np.where(face_skin, 0.1, weight).astype(np.float32)
+        pixels = np.flatnonzero(face_skin)
     at = GBuffer(*(getattr(g, name)[pixels] for name in g.__dataclass_fields__))
     albedo = AlbedoModel(
         (setting.prior.log_mean + at.interpolate(setting.prior.offset)).astype(np.float32),

@@ -51,7 +51,8 @@ class Checkpoint:
         if self.folder is None:
             return None
         try:
-            with np.load(self.folder / f"{name}.npz", allow_pickle=False) as file:
+            content = io.BytesIO((self.folder / f"{name}.npz").read_bytes())
+            with np.load(content, allow_pickle=False) as file:
                 if str(file["__key__"]) != self.key:
                     return None
                 return {k: file[k] for k in file.files if k != "__key__"}

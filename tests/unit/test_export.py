@@ -209,18 +209,19 @@ def blocks(image: np.ndarray) -> np.ndarray:
 def test_exported_scene_renders_to_the_same_picture(mi, smooth, scene_folder):
     """Rationale: one test pins light, camera, principal point, texture orientation, BSDF and units of the export.
 
-    Expected: block means agree within Monte-Carlo noise (measured from two seeds) and 1.5 % of the mean, which leaves
+    Expected: block means agree within Monte-Carlo noise (measured from two seeds of either) and 1.5 % of the mean, which leaves
     room for the lat-long resampling of the surroundings and the tessellated shadow edges.
     """
     ours = [smooth.render(spp=SPP, seed=seed) for seed in (1, 2)]
-    theirs = np.array(mi.render(mi.load_file(str(scene_folder / "scene.xml")), spp=SPP, seed=3))
-    noise = np.abs(blocks(ours[0]) - blocks(ours[1])).mean()
+    scene = mi.load_file(str(scene_folder / "scene.xml"))
+    theirs = [np.array(mi.render(scene, spp=SPP, seed=seed)) for seed in (3, 4)]
+    noise = np.hypot(*(np.abs(blocks(a) - blocks(b)).mean() for a, b in (ours, theirs)))
     level = blocks(ours[0]).mean()
-    difference = blocks(theirs) - blocks(sum(ours) / 2)
+    difference = blocks(sum(theirs) / 2) - blocks(sum(ours) / 2)
     assert np.abs(difference).mean() < 1.5 * noise + 0.002 * level
     assert abs(difference.mean()) < 0.01 * level
     # and it is no accident: mirrored, or flipped, the pictures do not agree
-    for wrong in (theirs[:, ::-1], theirs[::-1]):
+    for wrong in (theirs[0][:, ::-1], theirs[0][::-1]):
         assert np.abs(blocks(wrong) - blocks(ours[0])).mean() > 0.1 * level
 
 

@@ -140,7 +140,8 @@ def test_landmark_equations_are_the_derivatives_of_their_residuals(model):
         scale = np.abs(J[:, unknown]).max()
         # weights (Huber, millimetres a pixel) are held in Gauss-Newton; they change the data rows by up to a tenth
         assert J[:prior_rows, unknown] == pytest.approx(numeric[:prior_rows], rel=0.15, abs=0.1 * scale)
-        assert J[prior_rows:, unknown] == pytest.approx(numeric[prior_rows:], rel=1e-3, abs=1e-3 * scale)
+        # poses are float32: 6e-5 mm of rounding over steps of 2e-3 mm
+        assert J[prior_rows:, unknown] == pytest.approx(numeric[prior_rows:], rel=0.03, abs=1e-3 * scale)
 
 
 # normals

@@ -84,12 +84,23 @@ def start(device: str = "auto", deterministic: bool = False) -> ModuleType:
     """
     if device not in ("auto", *VARIANTS):
         raise MachineError(f"device is {device!r}: use one of auto, llvm, cuda")
+    early = "drjit" in sys.modules
     mi = _import_mitsuba(device)
-    _set_variant(mi, device)
+    try:
+        _set_variant(mi, device)
+        _check_llvm(mi)
+    except MachineError as error:
+        taken = (mi.variant() or "llvm").startswith("llvm")  # so the complaint is about LLVM
+        packaged = _packaged_libllvm() if early and taken and device != "cuda" else None
+        if packaged is None or os.environ.get("DRJIT_LIBLLVM_PATH"):
+            raise
+        raise MachineError(
+            "Dr.Jit was imported before raytrace_face could give it a libLLVM, and took one that does not work: call "
+            f"raytrace_face.backend.start() before importing mitsuba, or set DRJIT_LIBLLVM_PATH={packaged}"
+        ) from error
     import drjit as dr
 
     if mi.variant().startswith("llvm"):
-        _check_llvm(dr)
         dr.set_thread_count(1 if deterministic else max(os.cpu_count() or 1, 1))
     from raytrace_face.tracer import skin
 
@@ -125,7 +136,9 @@ def _set_variant(mi: Any, device: str) -> None:
                 raise MachineError(
                     f"device is 'cuda' but no usable NVIDIA driver was found ({error}): use --device llvm"
                 ) from error
-            raise MachineError(f"Mitsuba variant {wanted} cannot be used ({error}): {INSTALL_HINT}") from error
+            raise MachineError(
+                f"no libLLVM of version {MIN_LLVM} or newer was found ({error}): {INSTALL_HINT}"
+            ) from error
     elif not active.endswith("_ad_rgb"):
         raise MachineError(
             f"Mitsuba variant {active} is active, but an *_ad_rgb variant is needed: "
@@ -137,12 +150,15 @@ def _set_variant(mi: Any, device: str) -> None:
         )
 
 
-def _check_llvm(dr: Any) -> None:
-    version = dr.detail.llvm_version() if hasattr(dr.detail, "llvm_version") else (0,)
-    if not version or version[0] < MIN_LLVM:
-        found = ".".join(map(str, version)) if version and version[0] > 0 else "none"
+def _check_llvm(mi: Any) -> None:
+    """Refuse an LLVM that would abort the process at the first kernel."""
+    import drjit as dr
+
+    version = dr.detail.llvm_version()
+    if mi.variant().startswith("llvm") and version[0] < MIN_LLVM:
         raise MachineError(
-            f"libLLVM found: {found}, needed: {MIN_LLVM} or newer (older ones abort the process): {INSTALL_HINT}"
+            f"libLLVM found: {'.'.join(map(str, version))}, needed: {MIN_LLVM} or newer (15 and 16 abort the process): "
+            f"{INSTALL_HINT}"
         )
 
 

@@ -122,17 +122,33 @@ class Config:
             InputError: a value outside its range.
         """
         config = self
+        one, two = self.stage1, self.stage2
         if self.quality == "preview":
             config = replace(
                 config,
-                stage1=replace(config.stage1, rounds=min(config.stage1.rounds, 2), montecarlo_iterations=0),
-                stage2=replace(config.stage2, iterations=min(config.stage2.iterations, 25), samples=4, texture=256),
+                stage1=replace(one, rounds=min(one.rounds, 2)),
+                stage2=replace(
+                    two,
+                    iterations=min(two.iterations, 25),
+                    samples=min(two.samples, 4),
+                    texture=min(two.texture, 256),
+                ),
             )
         elif self.quality == "high":
             config = replace(
                 config,
-                stage1=replace(config.stage1, rounds=max(config.stage1.rounds, 5), samples=8, montecarlo_iterations=20),
-                stage2=replace(config.stage2, size=512, texture=1024, iterations=max(config.stage2.iterations, 120)),
+                stage1=replace(
+                    one,
+                    rounds=max(one.rounds, 5),
+                    samples=max(one.samples, 8),
+                    montecarlo_iterations=max(one.montecarlo_iterations, 20),
+                ),
+                stage2=replace(
+                    two,
+                    size=max(two.size, 512),
+                    texture=max(two.texture, 1024),
+                    iterations=max(two.iterations, 120),
+                ),
             )
         elif self.quality != "standard":
             raise InputError(f"quality is {self.quality!r}: use one of preview, standard, high")

@@ -1,7 +1,7 @@
 """State on disk, so that a killed run resumes where it was and ends where an uninterrupted run ends.
 
-One npz a named step, written to a temporary file and renamed; a key of photo and configuration guards against
-resuming another run.
+One npz a named step, written to a temporary file and renamed; a key of photo, configuration and face model
+guards against resuming another run.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,11 @@ State = dict[str, NDArray]
 class Checkpoint:
     """A folder of named states; without a folder it forgets everything."""
 
-    def __init__(self, folder: Path | None, photo: Photo, config: Config) -> None:
+    def __init__(self, folder: Path | None, photo: Photo, config: Config, model_name: str = "") -> None:
         self.folder = folder
         settings = json.dumps(config.to_dict(), sort_keys=True)
         pixels = hashlib.sha256(np.ascontiguousarray(photo.linear).tobytes()).hexdigest()
-        self.key = hashlib.sha256(f"{pixels} {settings}".encode()).hexdigest()
+        self.key = hashlib.sha256(f"{pixels} {settings} {model_name}".encode()).hexdigest()
         if folder is not None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -56,5 +57,5 @@ class Checkpoint:
                 if str(file["__key__"]) != self.key:
                     return None
                 return {k: file[k] for k in file.files if k != "__key__"}
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None

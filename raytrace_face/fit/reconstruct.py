@@ -86,7 +86,8 @@ def reconstruct(
         start(settings.device, settings.deterministic)
     with watch.phase("capture"):
         seen = run_capture(picture, settings.face, settings.stage2.size)
-    store = Checkpoint(None if checkpoint is None else Path(checkpoint), picture, settings)
+    folder = None if checkpoint is None else Path(checkpoint)
+    store = Checkpoint(folder, picture, settings, "" if model is None else model.name)
     bar = Progress(progress)
     try:
         return _fit(picture, seen, given, settings, model, store, bar, watch)

@@ -153,7 +153,7 @@ def register(mi: Any) -> None:
             pdf = share * layer + (1 - share) * base
             return dr.select((wi.z > 1e-4) & (wo.z > 0), pdf, 0)
 
-        def sample(self, ctx: Any, si: Any, sample1: Any, sample2: Any, active: Any) -> tuple[Any, Any]:
+        def sample(self, ctx: Any, si: Any, sample1: Any, sample2: Any, active: Any = True) -> tuple[Any, Any]:
             diffuse, f0, roughness = self._maps(si, active)
             share = self._specular_share(f0, si.wi)
             glossy = sample1 < share
@@ -171,15 +171,15 @@ def register(mi: Any) -> None:
             value = evaluate(si.wi, bs.wo, mi.Vector3f(0, 0, 1), diffuse, f0, roughness)
             return bs, dr.select(ok, value / dr.maximum(bs.pdf, 1e-12), 0)
 
-        def eval(self, ctx: Any, si: Any, wo: Any, active: Any) -> Any:
+        def eval(self, ctx: Any, si: Any, wo: Any, active: Any = True) -> Any:
             value = evaluate(si.wi, wo, mi.Vector3f(0, 0, 1), *self._maps(si, active))
             return dr.select(active, value, 0)
 
-        def pdf(self, ctx: Any, si: Any, wo: Any, active: Any) -> Any:
+        def pdf(self, ctx: Any, si: Any, wo: Any, active: Any = True) -> Any:
             _, f0, roughness = self._maps(si, active)
             return dr.select(active, self._pdf(si.wi, wo, f0, roughness), 0)
 
-        def eval_pdf(self, ctx: Any, si: Any, wo: Any, active: Any) -> tuple[Any, Any]:
+        def eval_pdf(self, ctx: Any, si: Any, wo: Any, active: Any = True) -> tuple[Any, Any]:
             return self.eval(ctx, si, wo, active), self.pdf(ctx, si, wo, active)
 
         def to_string(self) -> str:

@@ -210,7 +210,8 @@ def test_exported_scene_renders_to_the_same_picture(mi, smooth, scene_folder):
     """Rationale: one test pins light, camera, principal point, texture orientation, BSDF and units of the export.
 
     Expected: block means agree within Monte-Carlo noise (measured from two seeds of either) and
-    1.5 % of the mean, which leaves room for the lat-long resampling of the surroundings and the tessellated shadow edges.
+    1.5 % of the mean, which leaves room for the lat-long resampling of the surroundings and the tessellated
+    shadow edges.
     """
     ours = [smooth.render(spp=SPP, seed=seed) for seed in (1, 2)]
     scene = mi.load_file(str(scene_folder / "scene.xml"))

@@ -95,7 +95,7 @@ class Config:
     """Everything that decides a reconstruction, besides the photo."""
 
     quality: Quality = "standard"
-    """preview, standard or high: sizes and iterations, see `with_quality`."""
+    """preview, standard or high: sizes and iterations, see `resolved`."""
     solver: Solver = "transport"
     """transport: linear unknowns by transport, the rest by Monte-Carlo gradients. montecarlo: all by gradients."""
     seed: int = 0

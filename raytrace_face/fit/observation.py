@@ -22,6 +22,10 @@ SATURATED_WEIGHT = 0.35
 """Weight of a clipped pixel: its value is only a lower bound, but leaving it out would hide the sunlit side."""
 
 
+HAIR_MARGIN = 0.02
+"""Border kept from hair, clothes and other things, over the side of the window: about 6 mm."""
+
+
 @dataclass(frozen=True)
 class Observation:
     """The photo on a window of S x S pixels."""
@@ -44,7 +48,10 @@ def observe(photo: Photo, capture: Capture, size: int) -> Observation:
     clipped, _ = resample(photo.saturated.astype(np.float32), window)
     seen = capture.window.size
     classes, _ = resample(capture.segmentation, Window(0, 0, seen, size))
-    covered = sum(classes[..., CLASSES.index(name)] for name in ("hair", "clothes", "other"))
+    covered = np.sum([classes[..., CLASSES.index(name)] for name in ("hair", "clothes", "other")], axis=0)
+    # strands reach beyond what the network calls hair, and would be painted on the forehead
+    margin = 2 * max(round(HAIR_MARGIN * size), 1) + 1
+    covered = ndimage.uniform_filter(ndimage.maximum_filter(covered, margin), margin)
     unsaturated = 1 - (1 - SATURATED_WEIGHT) * np.clip(2 * clipped[..., 0], 0, 1)
     usable = valid * unsaturated * np.clip(1.5 - 2 * covered, 0, 1)
     return Observation(image, usable.astype(np.float32), window)

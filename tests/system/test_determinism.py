@@ -39,7 +39,7 @@ if kill == "kill":  # as soon as the first state is on the disk
 for seed in seeds:
     config = Config(
         quality="preview", deterministic=deterministic == "yes", iterations=3, seed=int(seed),
-        stage1=Stage1Config(size=64), stage2=Stage2Config(size=96, texture=64),
+        stage1=Stage1Config(size=64), stage2=Stage2Config(size=96, texture=256),
     )
     photo = astronaut()[:300, 80:380]
     result = reconstruct(photo, config, progress=False, checkpoint=checkpoint if checkpoint != "-" else None)

@@ -172,7 +172,7 @@ def _fit(
         photo_name=photo.name,
         photo_sha256=photo.sha256,
         config=given,
-        timings={f"{name}{k}" if k.startswith("stage") else k: v for k, v in watch.total().items()},
+        timings=watch.total() | {f"{name}{k}": v for k, v in watch.seconds.items() if k.startswith("stage")},
         metrics={
             "psnr_stage1_db": window.psnr_db(before, observation.image, weight),
             "psnr_db": window.psnr_db(after, observation.image, weight),

@@ -111,8 +111,6 @@ class GreedyFit:
     """Indices of the candidate columns, strongest evidence first."""
     costs: list[float]
     """Robust cost with 0, 1, 2 ... lights."""
-    first_costs: F
-    """(D,) cost of every candidate as the only light: the evidence map over the stage."""
 
 
 def greedy(
@@ -139,13 +137,10 @@ def greedy(
     before = float((cauchy_cost(ambient @ x[:, 0] - image, scale) * weight).sum() / weight.sum())
     chosen: list[int] = []
     costs = [before]
-    first = np.zeros(candidates.shape[1])
     allowed = np.ones(candidates.shape[1], bool)
     while len(chosen) < max_lights and allowed.any():
         fixed = np.concatenate([ambient, candidates[:, chosen]], axis=1)
         cost, _ = search_costs(candidates, fixed, image, weight, scale)
-        if not chosen:
-            first = cost
         best = int(np.argmin(np.where(allowed, cost, np.inf)))
         if chosen and cost[best] > (1 - penalty) * costs[-1]:
             break
@@ -154,7 +149,7 @@ def greedy(
         chosen.append(best)
         costs.append(float(cost[best]))
         allowed &= directions @ directions[best] < np.cos(np.radians(separation_deg))
-    return GreedyFit(chosen, costs, first)
+    return GreedyFit(chosen, costs)
 
 
 def tangent_directions(direction: F, radius_deg: float, rings: int = 2) -> F:

@@ -35,10 +35,6 @@ class Transport:
     unshadowed: Array
     """(P, L) as `diffuse`, with every light visible."""
 
-    def select(self, lights: NDArray[np.int64]) -> Transport:
-        """The columns of some lights."""
-        return Transport(self.diffuse[:, lights], self.specular[:, lights], self.unshadowed[:, lights])
-
 
 def owned(kind: Any, values: NDArray[Any]) -> Any:
     """A Dr.Jit array with a copy of NumPy values.

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-REC709_LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
+REC709_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 """Weights of linear Rec. 709 red, green and blue in luminance (ITU-R BT.709)."""
 
 
@@ -37,7 +37,7 @@ def luminance(linear: NDArray[np.floating]) -> Array:
     >>> float(luminance(np.ones(3)).round(6))
     1.0
     """
-    return np.asarray(linear, np.float32) @ REC709_LUMINANCE
+    return np.asarray(linear, np.float32) @ REC709_LUMINANCE.astype(np.float32)
 
 
 def encode_u8(linear: NDArray[np.floating]) -> NDArray[np.uint8]:

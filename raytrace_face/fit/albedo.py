@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightstage.solve import cauchy_weight
+from raytrace_face.capture.colour import REC709_LUMINANCE
 from raytrace_face.types import Array
 
 F = NDArray[np.float64]
@@ -42,7 +43,7 @@ class AlbedoModel:
 
     def grey(self) -> AlbedoModel:
         """The same without colour, for monochrome photos: log luminance in every channel."""
-        grey = np.array([0.2126, 0.7152, 0.0722])
+        grey = REC709_LUMINANCE
         base = np.exp(self.log_mean) @ grey
         share = np.exp(self.log_mean) * grey / base[:, None]  # derivative of log luminance by log channels
         modes = (self.modes * share).sum(axis=2)

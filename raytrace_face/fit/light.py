@@ -15,7 +15,7 @@ from lightstage import solve
 from lightstage.environment import lobe_sh, lobes
 from lightstage.rig import StageLights, directional_lights, geodesic, rig
 from lightstage.transport import Transport
-from raytrace_face.capture.colour import luminance
+from raytrace_face.capture.colour import REC709_LUMINANCE, luminance
 from raytrace_face.config import LightConfig
 from raytrace_face.tracer.onelight import head_transport
 from raytrace_face.tracer.render import View
@@ -28,7 +28,6 @@ RESIDUAL_SCALE = 0.15
 """Cauchy scale relative to the mean luminance: skin detail and small shadows are inliers, hair and hands are not."""
 AMBIENT_RIDGE = 0.02
 """Ridge on the ambient lobes: what an area light explains must not leak into the ambient."""
-LUMA = np.array([0.2126, 0.7152, 0.0722])
 SEARCH_PIXELS = 2000
 """Pixels the search looks at: light is a global unknown, more do not change it."""
 AMBIENT_LEVEL = 1
@@ -125,7 +124,7 @@ def estimate_light(
     angle = config.angular_radius_deg
     dense = geodesic(config.search_level if start is None else AMBIENT_LEVEL).vertices
     colour = radiance_columns(tracing.columns(dense, angle, seed), tracing.surface)
-    Y_dense = colour @ LUMA
+    Y_dense = colour @ REC709_LUMINANCE
     uniform = Y_dense.sum(axis=1, keepdims=True) * (4 / len(dense))
     some = slice(None, None, max(len(Y) // SEARCH_PIXELS, 1))
     if start is None:
@@ -139,8 +138,8 @@ def estimate_light(
     for radius in REFINE_RADII_DEG if start is None else REFINE_RADII_DEG[1:]:
         for k in range(len(directions)):
             ring = solve.tangent_directions(directions[k], radius)
-            ring_Y = radiance_columns(tracing.columns(ring, angle, seed + 2), tracing.surface) @ LUMA
-            fixed = np.concatenate([uniform, np.delete(lights, k, axis=1) @ LUMA], axis=1)
+            ring_Y = radiance_columns(tracing.columns(ring, angle, seed + 2), tracing.surface) @ REC709_LUMINANCE
+            fixed = np.concatenate([uniform, np.delete(lights, k, axis=1) @ REC709_LUMINANCE], axis=1)
             cost, _ = solve.search_costs(ring_Y[some], fixed[some], Y[some], w[some], scale)
             directions[k] = solve.quadratic_minimum(ring, cost, radius)
             lights[:, k] = radiance_columns(tracing.columns(directions[k : k + 1], angle, seed + 3), tracing.surface)[

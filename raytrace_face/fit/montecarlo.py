@@ -14,6 +14,7 @@ import torch
 
 from lightstage.environment import lobe_sh
 from lightstage.rig import StageLights, light_corners, light_radiance, rig
+from raytrace_face.capture.colour import REC709_LUMINANCE
 from raytrace_face.fit import landmarks
 from raytrace_face.fit.checkpoint import Checkpoint, State
 from raytrace_face.fit.light import Light, ambient_axes, stage_lights
@@ -182,7 +183,7 @@ def _through_tracer(
     small = texel_map(model, 128)
     log_mean = t(small.spread(prior.log_mean + prior.offset))
     modes = torch.stack([t(small.spread(mode)) for mode in prior.modes])
-    grey = torch.tensor([0.2126, 0.7152, 0.0722])
+    grey = t(REC709_LUMINANCE.astype(np.float32))
     specular, roughness = t(setting.specular_map)[..., None].expand(-1, -1, 3).contiguous(), t(setting.roughness_map)
     mean, identity, expression = t(model.mean), t(model.identity), t(model.expression)
     beta = t(landmarks.expression_start(model, setting.capture))

@@ -142,7 +142,7 @@ def _fit(
         lit = window.light_window(
             setting, observation, first.camera, first.face, lights, ambient, config.stage2.samples, config.seed + 7000
         )
-        where = window.texels_in_window(setting, lit, texels, first.camera, first.face, observation)
+        where = window.texels_in_window(setting, texels, first.camera, first.face, observation)
         f0, rough = texels.spread(specular_prior(face_model)), texels.spread(roughness_prior(face_model))
         plain = Maps(statistical, np.repeat(f0[..., None], 3, 2), rough, np.zeros_like(rough))
         before = window.compose(lit, plain, rough)

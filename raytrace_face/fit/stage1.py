@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightstage.rig import StageLights, geodesic
-from raytrace_face.capture.colour import luminance
+from raytrace_face.capture.colour import REC709_LUMINANCE, luminance
 from raytrace_face.config import Config
 from raytrace_face.face.model import PARTS, FaceModel
 from raytrace_face.face.skin_prior import SkinPrior
@@ -23,7 +23,6 @@ from raytrace_face.fit.albedo import AlbedoModel, fit_coefficients
 from raytrace_face.fit.checkpoint import Checkpoint, State
 from raytrace_face.fit.light import (
     AMBIENT_LEVEL,
-    LUMA,
     Light,
     Surface,
     Tracing,
@@ -248,7 +247,7 @@ def shading_equations(
     albedo = fitted.albedo.albedo(coefficients)
     tracing = replace(fitted.tracing, surface=replace(fitted.tracing.surface, albedo=albedo))
     shading, highlight, visibility = shade(tracing, light, config, seed)
-    predicted = (albedo * shading + highlight) @ LUMA
+    predicted = (albedo * shading + highlight) @ REC709_LUMINANCE
     observed = luminance(fitted.observation.image.reshape(-1, 3)[fitted.pixels])
     weight = fitted.weight[fitted.pixels].astype(np.float64)
     mean = mean_luminance(fitted.observation, fitted.weight)
@@ -258,8 +257,10 @@ def shading_equations(
     n = fitted.g.normal[fitted.pixels].astype(np.float64)
     lit = visibility * (n @ light.directions.T > 0)
     rho = albedo.astype(np.float64)
-    gradient = np.einsum("pl,lc,la,pc,c->pa", lit, light.irradiance, light.directions, rho, LUMA, optimize=True)
-    gradient += np.einsum("pac,pc,c->pa", shape.ambient_gradient(n, light.ambient_sh()), rho, LUMA)
+    gradient = np.einsum(
+        "pl,lc,la,pc,c->pa", lit, light.irradiance, light.directions, rho, REC709_LUMINANCE, optimize=True
+    )
+    gradient += np.einsum("pac,pc,c->pa", shape.ambient_gradient(n, light.ambient_sh()), rho, REC709_LUMINANCE)
     correlated = config.stage1.correlated_pixels * (fitted.observation.size / 128) ** 2
     term = shape.shading_term(
         setting.model, vertices, fitted.g, fitted.pixels, gradient, residual, weight, sigma, correlated

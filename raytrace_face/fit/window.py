@@ -98,7 +98,7 @@ def light_window(
 
 
 def texels_in_window(
-    setting: Setting, window: LitWindow, texel_map: TexelMap, camera: Camera, face: FaceParams, observation: Observation
+    setting: Setting, texel_map: TexelMap, camera: Camera, face: FaceParams, observation: Observation
 ) -> Texels:
     """Project every texel into the window and find which are seen."""
     from raytrace_face.face.camera import project, to_camera

@@ -46,10 +46,10 @@ class Stage1Config:
     """Alternations of light solve and geometry step, [1, 20]."""
     samples: int = 4
     """Rays a pixel of the transport, [1, 64]."""
-    photometric_sigma: float = 0.10
+    photometric_sigma: float = 0.20
     """Standard deviation of the photometric residual relative to the mean radiance of the face, [0.01, 1]: skin
     detail that the statistical albedo cannot express. Sets photometric against landmark evidence."""
-    correlated_pixels: float = 60.0
+    correlated_pixels: float = 5.0
     """Pixels (at 128 px) that err together, [1, 1000]: the photometric evidence is divided by it, because skin detail
     is correlated over millimetres and counting every pixel would drown landmarks and prior."""
     montecarlo_iterations: int = 0
@@ -69,13 +69,14 @@ class Stage2Config:
     samples: int = 8
     """Rays a pixel of the transport, [1, 64]."""
     iterations: int = 60
-    """Descent steps on the maps, [0, 2000]."""
+    """Descent steps on F0 and roughness, [0, 2000]."""
     symmetry: float = 0.15
-    """Weight of left-right symmetry, scaled by (1 - confidence): the lit side teaches the shadowed side."""
+    """Left-right symmetry: weight on F0 and roughness; of diffuse albedo the surer side lends to the other, fully
+    from 0.25 on."""
     consistency: float = 0.02
-    """Weight of closeness to the statistical maps of stage 1."""
+    """Weight of closeness of F0 and roughness to their regional priors."""
     smoothness: float = 0.02
-    """Weight of the edge-aware smoothness of the maps."""
+    """Weight of the smoothness of F0 and roughness."""
 
 
 @dataclass(frozen=True)

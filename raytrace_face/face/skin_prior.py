@@ -52,6 +52,11 @@ MEAN_ALBEDO = (0.31, 0.195, 0.14)
 MELANIN_SIGMA, HAEMOGLOBIN_SIGMA = 0.5, 0.14
 """Standard deviation of log albedo (mean over the channels) over people."""
 
+PERSONAL_SIGMA = 0.30
+"""Standard deviation of a person's log albedo about the statistical one: freckles, moles, uneven tone."""
+PERSONAL_SIGMA_BY_REGION = {"beard": 0.40, "eyelids": 0.35, "lips": 0.40, "brows": 0.80}
+"""The same where it is larger: stubble, make-up, and the hairs of the brows."""
+
 
 @dataclass(frozen=True)
 class SkinPrior:
@@ -139,6 +144,11 @@ def _by_region(model: FaceModel, base: float, values: dict[str, float]) -> Array
         weight = _region(model, name)
         out = (1 - weight) * out + weight * value
     return out.astype(np.float32)
+
+
+def personal_sigma(model: FaceModel) -> Array:
+    """(V,) standard deviation of a person's log albedo about the statistical albedo."""
+    return _by_region(model, PERSONAL_SIGMA, PERSONAL_SIGMA_BY_REGION)
 
 
 def specular_prior(model: FaceModel) -> Array:

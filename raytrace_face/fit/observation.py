@@ -57,18 +57,21 @@ def observe(photo: Photo, capture: Capture, size: int) -> Observation:
     return Observation(image, usable.astype(np.float32), window)
 
 
-def fit_weight(observation: Observation, g: GBuffer, model: FaceModel) -> Array:
+def fit_weight(observation: Observation, g: GBuffer, model: FaceModel, brows: bool = False) -> Array:
     """(P,) weight in [0, 1] of every pixel in the fit: face skin that the photo shows well.
 
-    Brows are left out (hair, not skin) and a seam of one pixel round everything else that is not the face.
+    Left out is a seam of one pixel round everything that is not the face, and the brows (hair: its shading says
+    nothing of light and shape) unless asked for: the maps show them.
     """
     size = observation.size
     skin = (g.part == PARTS.index("skin")).reshape(size, size)
     region = np.clip(g.interpolate(model.regions["face"]), 0, 1).reshape(size, size)
-    brows = np.clip(g.interpolate(model.regions["brows"]), 0, 1).reshape(size, size)
     facing = ((g.normal * g.view).sum(axis=1) > GRAZING).reshape(size, size)
     inside = ndimage.binary_erosion(skin & facing & (region > 0.5), iterations=1)
-    return (inside * region * (1 - brows) * observation.usable).ravel().astype(np.float32)
+    weight = inside * region * observation.usable
+    if not brows:
+        weight = weight * (1 - np.clip(g.interpolate(model.regions["brows"]), 0, 1).reshape(size, size))
+    return weight.ravel().astype(np.float32)
 
 
 def mean_luminance(observation: Observation, weight: NDArray[np.floating]) -> float:

@@ -149,8 +149,7 @@ def _fit(
         if config.solver == "montecarlo":
             maps, curve = montecarlo.stage2(setting, first, plain, lit, where, observation, config.seed, store, bar)
         else:
-            maps = stage2.start_maps(lit.lit, where, statistical, f0, rough, config.stage2)
-            maps, curve = stage2.descend(lit.lit, maps, statistical, config.stage2, bar)
+            maps, curve = stage2.fit_maps(lit.lit, where, statistical, f0, rough, config.stage2, bar)
         after = window.compose(lit, maps, rough)
         shown = window.pictures(lit, observation, maps, before, after, first.face.T_camera_head)
     R = first.face.T_camera_head[:3, :3]

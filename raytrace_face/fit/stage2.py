@@ -1,9 +1,10 @@
 """Stage 2: personal diffuse, specular and roughness maps; light and geometry are held.
 
-Closed form first: albedo = (photo - highlight) / shading, texel by texel, as a maximum a posteriori estimate in log
-space whose observation variance says where the division can be trusted. Then descent on the maps through the cached
-transport. The shadows found by stage 1 are divided out, so they do not reach the albedo; next to a predicted shadow
-edge and in deep shadow the variance is large, and symmetry and the statistical albedo take over.
+Diffuse albedo is a closed form: (photo - highlight) / shading, texel by texel, as a maximum a posteriori estimate in
+log space whose observation variance says where the division can be trusted. The shadows found by stage 1 are divided
+out, so they do not reach the albedo; next to a predicted shadow edge and in deep shadow the variance is large, and
+symmetry and the statistical albedo take over. F0 and roughness follow by descent through the cached transport on what
+the diffuse maps leave over, and then the closed form is evaluated once more under the fitted highlight.
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ from raytrace_face.types import Array, Maps
 
 F = NDArray[np.float64]
 
-PRIOR_SIGMA = 0.35
-"""Standard deviation of log albedo about the statistical albedo: freckles, stubble, make-up."""
 NOISE_SIGMA = 0.04
 """Relative noise of photo and transport."""
-EDGE_MM = 2.5
+EDGE_MM = 2.0
 """How far a predicted shadow edge may be off, mm: geometry and light direction together."""
-AMBIENT_ERROR = 0.08
-"""Error of the predicted shading relative to its mean over the face: light the model does not have."""
-OUTLIER_LOG = 0.45
-"""Smooth log deviation from the statistical albedo that is more likely a missed shadow than skin."""
+SHADING_ERROR = 0.15
+"""Error of the predicted shading relative to its mean over the face: light the model does not have, and normals."""
+SHINE_ERROR = (0.5, 0.25)
+"""Relative error of the highlight that is subtracted, under the regional prior and after its fit."""
+OUTLIER_SIGMAS = 1.5
+"""Smooth log deviation from the statistical albedo, in standard deviations of the person's, that is more likely a
+missed shadow than skin."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Lit:
     image: Array
     """(S, S, 3) photo."""
     weight: Array
-    """(S, S) weight of the pixel in the fit."""
+    """(S, S) weight of the pixel in the maps: the fit's, and the brows."""
     shading: Array
     """(S, S, 3) for unit diffuse albedo."""
     highlight: Array
@@ -53,7 +55,15 @@ class Lit:
     """(S, S, 2)"""
     skin: NDArray[np.bool_]
     """(S, S) whether the pixel shows skin."""
+    personal_sigma: Array
+    """(S, S) standard deviation of the person's log albedo about the statistical one (`skin_prior.personal_sigma`)."""
     mm_per_px: float
+
+    def gloss(self, factor: NDArray[np.floating]) -> Array:
+        """(S, S, 3) highlight for unit F0 at roughness factors (S, S), log-linear between the traced steps."""
+        knots, at = np.log(self.roughness_steps), np.log(np.maximum(factor, 1e-3))
+        hats = (np.interp(at, knots, row) for row in np.eye(len(knots)))
+        return np.einsum("ryx,ryxc->yxc", np.stack(list(hats)), self.highlight).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -66,11 +76,10 @@ class Texels:
     """(T, T) in [0, 1]: seen by the camera, facing it, and fitted."""
 
 
-def observation_sigma(lit: Lit, albedo: Array, f0: Array) -> Array:
-    """(S, S) standard deviation of log albedo as divided out of the photo.
+def shading_sigma(lit: Lit) -> Array:
+    """(S, S) standard deviation of log albedo as divided out of the photo, highlights apart.
 
-    Four independent causes: noise; a shadow edge off by `EDGE_MM`; light missing from the model, which matters in
-    shadow; and the highlight, which is subtracted with half its size as uncertainty.
+    Three independent causes: noise; a shadow edge off by `EDGE_MM`; an error of the shading, which matters in shadow.
     """
     Y = np.maximum(luminance(lit.shading), 1e-5)
     fitted = lit.weight > 0.05
@@ -79,24 +88,29 @@ def observation_sigma(lit: Lit, albedo: Array, f0: Array) -> Array:
     reach = 2 * max(round(EDGE_MM / lit.mm_per_px), 1) + 1
     swing = ndimage.maximum_filter(log_Y, reach) - ndimage.minimum_filter(log_Y, reach)
     swing = np.maximum(swing - 0.25, 0)  # smooth attached shading varies too, and is well predicted
-    shine = f0 * luminance(lit.highlight[len(lit.highlight) // 2]) / np.maximum(luminance(albedo) * Y, 1e-5)
-    variance = NOISE_SIGMA**2 + (0.5 * swing) ** 2 + (AMBIENT_ERROR * mean / Y) ** 2 + (0.5 * shine) ** 2
+    variance = NOISE_SIGMA**2 + (0.5 * swing) ** 2 + (SHADING_ERROR * mean / Y) ** 2
     return np.sqrt(variance).astype(np.float32)
 
 
-def pixel_albedo(lit: Lit, albedo: Array, f0: Array) -> tuple[Array, Array]:
-    """Log deviation (S, S, 3) of the photo's albedo from the statistical one, and its confidence (S, S)."""
-    shine = f0[..., None] * lit.highlight[len(lit.highlight) // 2]
+def pixel_albedo(lit: Lit, albedo: Array, shine: Array, shine_error: float) -> tuple[Array, Array]:
+    """Log deviation (S, S, 3) of the photo's albedo from the statistical one, and its confidence (S, S).
+
+    Args:
+        albedo: (S, S, 3) statistical.
+        shine: (S, S, 3) radiance of the highlight.
+        shine_error: its relative error.
+    """
     observed = np.maximum(lit.image - shine, 0.03 * lit.image) + 1e-5
-    deviation = np.log(observed) - np.log(np.maximum(albedo * lit.shading, 0) + 1e-5)
-    deviation = np.clip(deviation, -2.5, 1.5)
-    sigma = observation_sigma(lit, albedo, f0)
-    confidence = lit.weight * PRIOR_SIGMA**2 / (PRIOR_SIGMA**2 + sigma**2)
+    diffuse = np.maximum(albedo * lit.shading, 0) + 1e-5
+    deviation = np.clip(np.log(observed) - np.log(diffuse), -2.5, 1.5)
+    variance = shading_sigma(lit) ** 2 + (shine_error * luminance(shine) / luminance(diffuse)) ** 2
+    prior = lit.personal_sigma**2
+    confidence = lit.weight * prior / (prior + variance)
     # A wide patch that is far from the prior is a shadow (or light) the geometry does not explain
     blur = max(4.0 / lit.mm_per_px, 1.0)
     mass = ndimage.gaussian_filter(confidence, blur) + 1e-4
     smooth = ndimage.gaussian_filter(luminance(deviation) * confidence, blur) / mass
-    confidence = confidence / (1 + (smooth / OUTLIER_LOG) ** 4)
+    confidence = confidence / (1 + (smooth / (OUTLIER_SIGMAS * lit.personal_sigma)) ** 4)
     return deviation.astype(np.float32), confidence.astype(np.float32)
 
 
@@ -135,26 +149,6 @@ def sample_window(image: NDArray[np.floating], xy: Array) -> Array:
     return (out[0] if image.ndim == 2 else np.stack(out, axis=-1)).astype(np.float32)
 
 
-def start_maps(lit: Lit, texels: Texels, statistical: Array, f0: Array, roughness: Array, config: Stage2Config) -> Maps:
-    """Closed-form maps.
-
-    Args:
-        statistical: (T, T, 3) albedo of stage 1.
-        f0, roughness: (T, T) regional priors.
-    """
-    seen_albedo = sample_texture(statistical, lit.uv)
-    seen_f0 = sample_texture(f0, lit.uv)
-    deviation, confidence = pixel_albedo(lit, seen_albedo, seen_f0)
-    texel_confidence = sample_window(confidence, texels.xy) * texels.visible
-    texel_deviation = sample_window(deviation, texels.xy)
-    filled, _ = complete(texel_deviation, texel_confidence, config.symmetry)
-    diffuse = np.clip(statistical * np.exp(filled), 0.002, 0.98)
-    return Maps(
-        diffuse.astype(np.float32), np.repeat(f0[..., None], 3, 2).astype(np.float32),
-        roughness.astype(np.float32), np.clip(texel_confidence, 0, 1).astype(np.float32),
-    )  # fmt: skip
-
-
 def sample_texture(texture: NDArray[np.floating], uv: Array) -> Array:
     """Bilinear lookup of a texture (T, T) or (T, T, C), row 0 at v = 1, at uv (..., 2)."""
     size = texture.shape[0]
@@ -162,80 +156,94 @@ def sample_texture(texture: NDArray[np.floating], uv: Array) -> Array:
     return sample_window(texture, xy)
 
 
-def descend(
-    lit: Lit, maps: Maps, statistical: Array, config: Stage2Config, progress: Callable[[str, float], None]
+def fit_maps(
+    lit: Lit,
+    texels: Texels,
+    statistical: Array,
+    f0: Array,
+    roughness: Array,
+    config: Stage2Config,
+    progress: Callable[[str, float], None],
 ) -> tuple[Maps, list[float]]:
-    """Descent on the three maps through the cached transport.
+    """All maps, and the photometric loss of every descent step.
 
-    Unknowns are log offsets on the closed-form start, which already holds the finest detail: diffuse on a grid of
-    T / 2, F0 and roughness on T / 8, because one light's highlight says little about single texels. Loss terms are
-    means, so no weight depends on resolution.
+    Args:
+        statistical: (T, T, 3) albedo of stage 1.
+        f0, roughness: (T, T) regional priors.
     """
-    if config.iterations == 0:
-        return maps, []
-    t = torch.from_numpy
-    T = maps.diffuse.shape[0]
-    half, eighth = max(T // 2, 16), max(T // 8, 8)
-    grid = t(np.stack([lit.uv[..., 0] * 2 - 1, 1 - lit.uv[..., 1] * 2], axis=-1)[None].astype(np.float32))
+    f0_seen = sample_texture(f0, lit.uv)
+    statistical_seen = sample_texture(statistical, lit.uv)
 
-    def reduced(texture: Array) -> torch.Tensor:
-        planes = t(np.ascontiguousarray(texture)).reshape(T, T, -1).permute(2, 0, 1)[None]
-        return torch.nn.functional.interpolate(planes, size=(half, half), mode="area")
+    def diffuse(factor: Array, strength: Array, shine_error: float) -> tuple[Array, Array]:
+        shine = (f0_seen * strength)[..., None] * lit.gloss(factor)
+        deviation, confidence = pixel_albedo(lit, statistical_seen, shine, shine_error)
+        sure = sample_window(confidence, texels.xy) * texels.visible
+        filled, _ = complete(sample_window(deviation, texels.xy), sure, config.symmetry)
+        return np.clip(statistical * np.exp(filled), 0.002, 0.98).astype(np.float32), np.clip(sure, 0, 1)
+
+    plain = np.ones(lit.weight.shape, np.float32)
+    albedo, confidence = diffuse(plain, plain, SHINE_ERROR[0])
+    history: list[float] = []
+    size = f0.shape[0]
+    log_strength, log_factor = np.zeros((2, size, size), np.float32)
+    if config.iterations > 0:
+        log_strength, log_factor, history = fit_highlight(lit, albedo, f0, config, progress)
+        factor, strength = (np.exp(sample_texture(x, lit.uv)) for x in (log_factor, log_strength))
+        albedo, confidence = diffuse(factor, strength, SHINE_ERROR[1])
+    specular = np.repeat((f0 * np.exp(log_strength))[..., None], 3, 2)
+    rough = np.clip(roughness * np.exp(log_factor), 0.1, 1.0)
+    return Maps(albedo, specular.astype(np.float32), rough.astype(np.float32), confidence.astype(np.float32)), history
+
+
+def fit_highlight(
+    lit: Lit, diffuse: Array, f0: Array, config: Stage2Config, progress: Callable[[str, float], None]
+) -> tuple[Array, Array, list[float]]:
+    """Log factors (T, T) on F0 and roughness by descent on what a diffuse map (T, T, 3) leaves over.
+
+    The diffuse map holds the tone of its surroundings where a highlight is strong (see `SHINE_ERROR`), so that the
+    highlight stays in the residual. Unknowns live on a grid of T / 8: one light's highlight says little about single
+    texels. Loss terms are means, so no weight depends on resolution.
+    """
+    t = torch.from_numpy
+    T = f0.shape[0]
+    eighth = max(T // 8, 8)
+    grid = t(np.stack([lit.uv[..., 0] * 2 - 1, 1 - lit.uv[..., 1] * 2], axis=-1)[None].astype(np.float32))
 
     def texture_at(texture: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.grid_sample(texture, grid, align_corners=False, padding_mode="border")
 
-    def enlarged(offset: torch.Tensor, size: int) -> torch.Tensor:
-        return torch.nn.functional.interpolate(offset, size=(size, size), mode="bilinear", align_corners=False)
-
     def planes(image: Array) -> torch.Tensor:
         return t(np.ascontiguousarray(image)).reshape(*image.shape[:2], -1).permute(2, 0, 1)[None]
 
-    start, sure = reduced(np.log(maps.diffuse)), reduced(maps.confidence)
-    anchor = reduced(np.log(np.clip(statistical, 0.002, 0.98)))
-    start_seen = planes(np.log(np.maximum(sample_texture(maps.diffuse, lit.uv), 0.002)))
-    f0_seen = planes(sample_texture(maps.specular[..., 0], lit.uv))
-    _, confidence = pixel_albedo(
-        lit, sample_texture(statistical, lit.uv), sample_texture(maps.specular[..., 0], lit.uv)
-    )
-    weight = planes(np.maximum(confidence, 0.0))
+    prior = lit.personal_sigma**2
+    weight = planes(lit.weight * prior / (prior + shading_sigma(lit) ** 2))
     weight = weight / weight.sum().clamp_min(1e-6)
-    image, shading = planes(lit.image), planes(lit.shading)
-    highlight, knots = t(lit.highlight).permute(0, 3, 1, 2), t(lit.roughness_steps).log()
     fitted = lit.weight > 0.05
     scale = float(luminance(lit.image)[fitted].mean()) if fitted.any() else 1.0
-    x = torch.zeros_like(start, requires_grad=True)
-    s = torch.zeros(1, 1, eighth, eighth, requires_grad=True)
-    r = torch.zeros(1, 1, eighth, eighth, requires_grad=True)
-    optimiser = torch.optim.Adam([{"params": [x], "lr": 0.01}, {"params": [s, r], "lr": 0.03}], betas=(0.9, 0.95))
-    lend = (1 - sure) * torch.flip(sure, dims=(3,))
+    residual = planes((lit.image - sample_texture(diffuse, lit.uv) * lit.shading) / scale)
+    highlight = t(lit.highlight * (sample_texture(f0, lit.uv)[..., None] / scale)).permute(0, 3, 1, 2)
+    knots = t(lit.roughness_steps).log()
+    x = torch.zeros(1, 2, eighth, eighth, requires_grad=True)
+    optimiser = torch.optim.Adam([x], lr=0.03, betas=(0.9, 0.95))
+    low, high = torch.tensor([-1.2, float(knots[0])]), torch.tensor([0.7, float(knots[-1])])
     history: list[float] = []
     for _ in range(config.iterations):
         optimiser.zero_grad()
-        gloss = _interpolate(highlight, knots, texture_at(r))
-        predicted = (start_seen + texture_at(x)).exp() * shading + f0_seen * texture_at(s).exp() * gloss
-        photometric = (charbonnier((predicted - image) / scale, 0.01) * weight).sum() / 3
-        log_diffuse = start + x
-        mirror = torch.flip(log_diffuse, dims=(3,)).detach()
-        symmetry = (charbonnier(log_diffuse - mirror, 0.05) * lend).mean()
-        symmetry = symmetry + ((s - torch.flip(s, dims=(3,))) ** 2 + (r - torch.flip(r, dims=(3,))) ** 2).mean()
-        consistency = ((log_diffuse - anchor) ** 2 * (1 - sure)).mean() + (x**2).mean()
-        consistency = consistency + 2 * (s**2).mean() + 2 * (r**2).mean()
-        smooth = edge_aware_smoothness(x, start) + 4 * edge_aware_smoothness(torch.cat([s, r], 1), None)
-        loss = photometric + config.symmetry * symmetry + config.consistency * consistency + config.smoothness * smooth
+        here = texture_at(x)
+        shine = here[:, :1].exp() * _interpolate(highlight, knots, here[:, 1:])
+        photometric = (charbonnier(shine - residual, 0.01) * weight).sum() / 3
+        symmetry = ((x - torch.flip(x, dims=(3,))) ** 2).mean()
+        loss = photometric + config.symmetry * symmetry + 2 * config.consistency * (x**2).sum(1).mean()
+        loss = loss + 4 * config.smoothness * edge_aware_smoothness(x, None)
         loss.backward()
         optimiser.step()
         with torch.no_grad():
-            s.clamp_(-1.2, 0.7)
-            r.clamp_(float(knots[0]), float(knots[-1]))
+            x.copy_(torch.minimum(torch.maximum(x, low[:, None, None]), high[:, None, None]))
         history.append(float(photometric.detach()))
         progress("stage 2", history[-1])
     with torch.no_grad():
-        offset = enlarged(x, T)[0].permute(1, 2, 0).numpy()
-        specular = maps.specular * enlarged(s, T)[0, 0].exp().numpy()[..., None]
-        roughness = maps.roughness * enlarged(r, T)[0, 0].exp().numpy()
-    diffuse = np.clip(maps.diffuse * np.exp(offset), 0.002, 0.98)
-    return Maps(diffuse, specular, np.clip(roughness, 0.1, 1.0), maps.confidence), history
+        full = torch.nn.functional.interpolate(x, size=(T, T), mode="bilinear", align_corners=False)[0].numpy()
+    return full[0], full[1], history
 
 
 def _interpolate(stack: torch.Tensor, knots: torch.Tensor, at: torch.Tensor) -> torch.Tensor:

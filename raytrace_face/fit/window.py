@@ -12,6 +12,7 @@ from lightstage.rig import AreaLights, StageLights, directional_lights, geodesic
 from raytrace_face.capture.colour import linear_to_srgb, luminance
 from raytrace_face.face.model import PARTS
 from raytrace_face.face.parts import PART_MATERIALS, eye_texture
+from raytrace_face.face.skin_prior import PERSONAL_SIGMA, personal_sigma
 from raytrace_face.fit.light import AMBIENT_LEVEL
 from raytrace_face.fit.observation import Observation, fit_weight, window_camera
 from raytrace_face.fit.stage1 import Setting
@@ -88,11 +89,13 @@ def light_window(
         out[pixels] = values
         return out.reshape(S, S, *values.shape[1:])
 
-    weight = fit_weight(observation, g, setting.model).reshape(S, S)
+    weight = fit_weight(observation, g, setting.model, brows=True).reshape(S, S)
+    sigma = g.interpolate(personal_sigma(setting.model)).reshape(S, S)
     mm = float(-face.T_camera_head[2, 3]) / seen.focal_px
     lit = Lit(
         observation.image, weight, full(shading), np.stack([full(h) for h in highlight]).astype(np.float32),
-        ROUGHNESS_STEPS, g.uv.reshape(S, S, 2), (g.part == PARTS.index("skin")).reshape(S, S), mm,
+        ROUGHNESS_STEPS, g.uv.reshape(S, S, 2), (g.part == PARTS.index("skin")).reshape(S, S),
+        np.maximum(sigma, PERSONAL_SIGMA), mm,
     )  # fmt: skip
     return LitWindow(lit, g, full(unshadowed), light_shadow.reshape(-1, S, S))
 
@@ -123,18 +126,8 @@ def compose(window: LitWindow, maps: Maps, prior_roughness: Array) -> Array:
         diffuse[here] = sample_texture(eye_texture(), lit.uv[here]) if name == "eyes" else colour
         f0[here] = fresnel
         factor[here] = 1
-    gloss = highlight_at(lit, factor)
+    gloss = lit.gloss(factor)
     return np.where((part != 255)[..., None], diffuse * lit.shading + f0 * gloss, 0).astype(np.float32)
-
-
-def highlight_at(lit: Lit, factor: NDArray[np.floating]) -> Array:
-    """(S, S, 3) highlight for unit F0 at roughness factors (S, S), log-linear between the traced steps."""
-    knots, at = np.log(lit.roughness_steps), np.log(np.maximum(factor, 1e-3))
-    out = np.zeros_like(lit.shading)
-    for k in range(len(knots)):
-        hat = np.interp(at, knots, np.eye(len(knots))[k])
-        out += hat[..., None] * lit.highlight[k]
-    return out
 
 
 def psnr_db(picture: Array, photo: Array, weight: Array) -> float:

@@ -105,11 +105,6 @@ def test_greedy_finds_key_and_rim_light():
     assert search(stage, columns, image) == lights
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="greedy never revisits a light: the first is pulled 19 degrees towards the second, and a spurious third "
-    "makes up for it. Choosing every light again while the others are held, after each addition, finds the truth",
-)
 @pytest.mark.parametrize(("key", "fill"), [((0.9, 0.2, 0.1), (-0.9, 0.3, 0.1)), ((0.2, 0.9, 0.4), (-0.95, -0.1, 0.1))])
 def test_greedy_finds_two_lights_whose_halves_overlap(key, fill):
     stage, columns, image, lights = lit_ball(key, fill, 0.5)

@@ -215,6 +215,7 @@ def score_photo(p: Prediction, truth: yaleb.Truth, root: Path) -> dict[str, Any]
         "light_z": p.light_direction[2],
         "albedo_rmse": images.relative_rmse(p.albedo, truth.albedo, here),
         "raw_rmse": images.relative_rmse(image / 255, truth.albedo, mask),
+        "iou_score_mask": images.iou(p.shadow_true & inside & mask, shadow & mask) if scored else float("nan"),
         "normals_deg": light.mean_angle_deg(p.normals, truth.normals, here),
         "iou_true_light": images.iou(p.shadow_true & inside, shadow) if scored else float("nan"),
         "iou_own_light": images.iou(p.shadow_own & inside, shadow) if scored else float("nan"),
@@ -268,7 +269,8 @@ def mean(rows: Sequence[dict[str, Any]], key: str) -> float:
 def _per_subject(rows: list[dict[str, Any]], std: dict[str, tuple[float, float]], light_only: bool) -> str:
     header = ["subject", "photos", "failed", "light mean", "light median", "light max"]
     if not light_only:
-        header += ["albedo rmse", "albedo std", "IoU true light", "IoU own light", "normals deg", "coverage"]
+        header += ["albedo rmse", "albedo std", "IoU true light", "IoU own light", "IoU in score mask", "normals deg"]
+        header += ["coverage"]
     header += ["s a photo"]
     table = []
     for name in [*dict.fromkeys(r["subject"] for r in rows), "all"]:
@@ -278,13 +280,13 @@ def _per_subject(rows: list[dict[str, Any]], std: dict[str, tuple[float, float]]
         line += [errors.mean(), float(np.median(errors)), errors.max()]
         if not light_only:
             spread = np.nanmean([v[0] for k, v in std.items() if name in ("all", k)] or [np.nan])
-            keys = ("iou_true_light", "iou_own_light", "normals_deg", "coverage")
+            keys = ("iou_true_light", "iou_own_light", "iou_score_mask", "normals_deg", "coverage")
             line += [mean(part, "albedo_rmse"), float(spread), *(mean(part, k) for k in keys)]
         table.append([*line, mean(part, "seconds")])
     if not light_only:
         raw = float(np.nanmean([v[1] for v in std.values()] or [np.nan]))
         dash = float("nan")
-        table.append(["raw photo", len(rows), 0, *[dash] * 3, mean(rows, "raw_rmse"), raw, *[dash] * 5])
+        table.append(["raw photo", len(rows), 0, *[dash] * 3, mean(rows, "raw_rmse"), raw, *[dash] * 6])
     return markdown(header, table)
 
 
@@ -308,11 +310,10 @@ def _by_light(rows: list[dict[str, Any]]) -> str:
     for name in dict.fromkeys(r["light"] for r in rows):
         part = [r for r in rows if r["light"] == name]
         usable = [r for r in part if yaleb_usable(r)]
-        keys = ("albedo_rmse", "iou_true_light", "iou_own_light", "normals_deg")
+        keys = ("albedo_rmse", "iou_true_light", "iou_own_light", "iou_score_mask", "normals_deg")
         table.append([name, mean(usable, "light_error_deg"), *(mean(part, k) for k in keys)])
-    return markdown(
-        ["light", "light error deg", "albedo rmse", "IoU true light", "IoU own light", "normals deg"], table
-    )
+    shadows = ["IoU true light", "IoU own light", "IoU in score mask"]
+    return markdown(["light", "light error deg", "albedo rmse", *shadows, "normals deg"], table)
 
 
 def report(

@@ -208,9 +208,7 @@ def _check_folder(folder: Path, force: bool, checkpoint: Path | None) -> None:
         raise OutputError(f"checkpoint {str(checkpoint)!r} is not a folder: choose another with --checkpoint")
 
 
-def _reconstruct(
-    photo: Photo, config: Config, folder: Path, force: bool, checkpoint: Path | None, quiet: bool
-) -> None:
+def _reconstruct(photo: Photo, config: Config, folder: Path, force: bool, checkpoint: Path | None, quiet: bool) -> None:
     from raytrace_face.backend import start
 
     start(config.device, config.deterministic)

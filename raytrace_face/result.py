@@ -224,9 +224,7 @@ class Reconstruction:
             "lights": _describe_lights(self.lights),
             "ambient_sh": self.ambient_sh.tolist(),
             "identity": self.face.identity.tolist(),
-            "expression": dict(
-                zip(self.face_model().expression_names, self.face.expression.tolist(), strict=True)
-            ),
+            "expression": dict(zip(self.face_model().expression_names, self.face.expression.tolist(), strict=True)),
             "landmarks_px": self.landmarks_px.tolist(),
             "metrics": dict(self.metrics),
             "timings": dict(self.timings),
@@ -297,8 +295,10 @@ def check_output(folder: Path, force: bool = False) -> None:
             raise OutputError(f"output {str(folder)!r} exists: choose another with --out or replace it with --force")
         replaceable = folder.is_dir() and ((folder / "result.json").is_file() or not any(folder.iterdir()))
         if not replaceable:
-            raise OutputError(f"output {str(folder)!r} exists and is not a result folder, so it is not replaced: "
-                              "choose another with --out")
+            raise OutputError(
+                f"output {str(folder)!r} exists and is not a result folder, so it is not replaced: "
+                "choose another with --out"
+            )
     parent = folder.absolute().parent
     while not os.path.lexists(parent):
         parent = parent.parent

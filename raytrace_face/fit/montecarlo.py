@@ -106,9 +106,7 @@ def stage1(
     }  # fmt: skip
     steps = setting.config.montecarlo.stage1_iterations
     name, on = "montecarlo_stage1", torch.ones(L, 1)
-    return _through_tracer(
-        name, setting, start.camera, start.face, unknowns, on, steps, 1.0, seed, store, progress
-    )[0]
+    return _through_tracer(name, setting, start.camera, start.face, unknowns, on, steps, 1.0, seed, store, progress)[0]
 
 
 def refine(

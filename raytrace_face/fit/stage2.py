@@ -30,7 +30,7 @@ EDGE_MM = 2.0
 """How far a predicted shadow edge may be off, mm: geometry and light direction together."""
 SHADING_ERROR = 0.15
 """Error of the predicted shading relative to its mean over the face: light the model does not have, and normals."""
-SHINE_ERROR = (0.5, 0.25)
+SHINE_ERROR = (1.0, 0.5)
 """Relative error of the highlight that is subtracted, under the regional prior and after its fit."""
 OUTLIER_SIGMAS = 1.5
 """Smooth log deviation from the statistical albedo, in standard deviations of the person's, that is more likely a
@@ -212,8 +212,8 @@ def fit_highlight(
     def texture_at(texture: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.grid_sample(texture, grid, align_corners=False, padding_mode="border")
 
-    def planes(image: Array) -> torch.Tensor:
-        return t(np.ascontiguousarray(image)).reshape(*image.shape[:2], -1).permute(2, 0, 1)[None]
+    def planes(image: NDArray[np.floating]) -> torch.Tensor:
+        return t(np.ascontiguousarray(image, np.float32)).reshape(*image.shape[:2], -1).permute(2, 0, 1)[None]
 
     prior = lit.personal_sigma**2
     weight = planes(lit.weight * prior / (prior + shading_sigma(lit) ** 2))

@@ -16,9 +16,7 @@ def ellipsoid(rows: int, columns: int, centre: tuple[float, ...], radii: tuple[f
     """Grid of an ellipsoid seen along z: vertices, triangles (counter-clockwise from outside), uv (front: middle)."""
     v, u = np.meshgrid(np.linspace(0.02, 0.98, rows), np.linspace(0, 1, columns), indexing="ij")
     latitude, longitude = np.pi * (v - 0.5), 2 * np.pi * (u - 0.5)
-    unit = np.stack(
-        [np.cos(latitude) * np.sin(longitude), np.sin(latitude), np.cos(latitude) * np.cos(longitude)], -1
-    )
+    unit = np.stack([np.cos(latitude) * np.sin(longitude), np.sin(latitude), np.cos(latitude) * np.cos(longitude)], -1)
     a = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
     b, c, d = a + 1, a + columns, a + columns + 1
     triangles = np.concatenate([np.stack([a, b, c], 1), np.stack([b, d, c], 1)])

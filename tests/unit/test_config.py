@@ -85,5 +85,3 @@ def test_defaults_are_among_the_choices():
         for part in name.split("."):
             value = getattr(value, part)
         assert value in choices
-
-

@@ -222,15 +222,20 @@ def _shade(head: HeadScene, view: View, arrays: list[Any], sizes: tuple[int, int
             value = dr.select(head.scene.ray_test(shadow, valid), mi.Color3f(0), value)
         total += value / dr.gather(mi.Float, p_t, index)
 
+    # The sky, each lobe by its own density: a cosine alone meets a highlight at grazing angles too rarely, as bright dots
     frame = mi.Frame3f(dr.detach(n))
-    local = mi.warp.square_to_cosine_hemisphere(stratified_points(lanes, view.samples, seed, 3))
-    wo = frame.to_world(local)
-    pdf = dr.maximum(local.z, 1e-4) / dr.pi
-    sky = _sh_radiance(ambient_t, wo)
-    value = skin.evaluate(wi, wo, n, diffuse, f0, rough) * sky / pdf
-    if view.shadows:
-        value = dr.select(head.scene.ray_test(dr.detach(si).spawn_ray(wo), valid), mi.Color3f(0), value)
-    total += value
+    wi_local = frame.to_local(dr.detach(wi))
+    alpha = dr.detach(skin.alpha_of(rough))
+    even = mi.warp.square_to_cosine_hemisphere(stratified_points(lanes, view.samples, seed, 3))
+    mirrored = skin.reflected_direction(wi_local, alpha, stratified_points(lanes, view.samples, seed, 4))
+    for lobe, local in enumerate((even, mirrored)):
+        pdf = skin.mixture_pdf(wi_local, local, share=lobe, alpha=alpha)
+        wo = frame.to_world(local)
+        value = skin.evaluate_lobes(wi, wo, n, diffuse, f0, rough)[lobe]
+        value *= _sh_radiance(ambient_t, wo) * dr.select(pdf > 0, dr.rcp(dr.maximum(pdf, 1e-9)), 0)
+        if view.shadows:
+            value = dr.select(head.scene.ray_test(dr.detach(si).spawn_ray(wo), valid), mi.Color3f(0), value)
+        total += value
 
     total = dr.select(valid, total, 0)
     planes = [dr.block_sum(total[c], view.samples) / view.samples for c in range(3)]

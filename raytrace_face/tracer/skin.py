@@ -83,11 +83,17 @@ def lobes(wi: Any, wo: Any, normal: Any, f0: Any, roughness: Any) -> tuple[Any, 
 
 def evaluate(wi: Any, wo: Any, normal: Any, diffuse: Any, f0: Any, roughness: Any) -> Any:
     """BSDF value times cos(theta_o), colour. Exact for every F0 in [0, 1]."""
+    base, layer = evaluate_lobes(wi, wo, normal, diffuse, f0, roughness)
+    return base + layer
+
+
+def evaluate_lobes(wi: Any, wo: Any, normal: Any, diffuse: Any, f0: Any, roughness: Any) -> tuple[Any, Any]:
+    """`evaluate`, base and layer apart."""
     base, layer = lobes(wi, wo, normal, f0, roughness)
     h = dr.normalize(wi + wo)
     weight = schlick_weight(dr.dot(wi, h))
     exact = fresnel(f0, dr.dot(wi, h)) / (1 + (F90_SCALE - 1) * weight)
-    return diffuse * base + exact * layer
+    return diffuse * base, exact * layer
 
 
 def sample_visible_normal(wi: Any, alpha: Any, u: Any) -> Any:
@@ -100,6 +106,26 @@ def sample_visible_normal(wi: Any, alpha: Any, u: Any) -> Any:
     sin_theta = dr.sqrt(dr.clip(1 - z * z, 0, 1))
     h = Vector3f(sin_theta * dr.cos(phi), sin_theta * dr.sin(phi), z) + stretched
     return dr.normalize(Vector3f(h.x * alpha, h.y * alpha, dr.maximum(h.z, 1e-7)))
+
+
+def specular_share(f0: Any, cos_i: Any) -> Any:
+    """Probability of sampling the layer and not the base; detached from gradients as sampling must be."""
+    return dr.detach(dr.clip(0.1 + 2 * dr.mean(fresnel(f0, cos_i)), 0.1, 0.9))
+
+
+def reflected_direction(wi: Any, alpha: Any, u: Any) -> Any:
+    """Mirror image of `wi` (local frame) in a visible normal; below the horizon where the sample is to be dropped."""
+    h = sample_visible_normal(wi, alpha, u)
+    return 2 * dr.dot(wi, h) * h - wi
+
+
+def mixture_pdf(wi: Any, wo: Any, share: Any, alpha: Any) -> Any:
+    """Density of visible-normal sampling with probability `share`, else of cosine sampling; local frame."""
+    h = dr.normalize(wi + wo)
+    # visible-normal density D G1(wi) max(0, wi.h) / wi.z, times the Jacobian 1 / (4 wi.h)
+    g1_over_cos = 2 / (wi.z + dr.sqrt(alpha * alpha + (1 - alpha * alpha) * wi.z * wi.z))
+    layer = ggx(h.z, alpha) * g1_over_cos / 4
+    return dr.select((wi.z > 1e-4) & (wo.z > 0), share * layer + (1 - share) * wo.z / dr.pi, 0)
 
 
 def register(mi: Any) -> None:
@@ -138,27 +164,14 @@ def register(mi: Any) -> None:
                 self.roughness.eval_1(si, active),
             )
 
-        def _specular_share(self, f0: Any, wi: Any) -> Any:
-            """Probability of sampling the layer; detached from gradients as sampling must be."""
-            return dr.detach(dr.clip(0.1 + 2 * dr.mean(fresnel(f0, wi.z)), 0.1, 0.9))
-
         def _pdf(self, wi: Any, wo: Any, f0: Any, roughness: Any) -> Any:
-            share = self._specular_share(f0, wi)
-            alpha = dr.detach(alpha_of(roughness))
-            h = dr.normalize(wi + wo)
-            # visible-normal density D G1(wi) max(0, wi.h) / wi.z, times the Jacobian 1 / (4 wi.h)
-            g1_over_cos = 2 / (wi.z + dr.sqrt(alpha * alpha + (1 - alpha * alpha) * wi.z * wi.z))
-            layer = ggx(h.z, alpha) * g1_over_cos / 4
-            base = wo.z / dr.pi
-            pdf = share * layer + (1 - share) * base
-            return dr.select((wi.z > 1e-4) & (wo.z > 0), pdf, 0)
+            return mixture_pdf(wi, wo, specular_share(f0, wi.z), dr.detach(alpha_of(roughness)))
 
         def sample(self, ctx: Any, si: Any, sample1: Any, sample2: Any, active: Any = True) -> tuple[Any, Any]:
             diffuse, f0, roughness = self._maps(si, active)
-            share = self._specular_share(f0, si.wi)
-            glossy = sample1 < share
-            h = dr.detach(sample_visible_normal(si.wi, alpha_of(roughness), sample2))
-            wo = dr.select(glossy, mi.reflect(si.wi, h), mi.warp.square_to_cosine_hemisphere(sample2))
+            glossy = sample1 < specular_share(f0, si.wi.z)
+            mirrored = reflected_direction(si.wi, alpha_of(roughness), sample2)
+            wo = dr.select(glossy, mirrored, mi.warp.square_to_cosine_hemisphere(sample2))
             bs = mi.BSDFSample3f()
             bs.wo = dr.detach(wo)
             bs.pdf = dr.detach(self._pdf(si.wi, bs.wo, f0, roughness))

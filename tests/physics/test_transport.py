@@ -350,3 +350,21 @@ def test_order_2_surroundings_give_the_irradiance_of_ramamoorthi_and_hanrahan(tr
     # 256 stratified samples of a smooth sky, a pixel that spans normals: 0.6 % at worst, 0.12 % on average measured
     assert colour == pytest.approx(expected, rel=0.02)
     assert np.abs(colour / expected - 1).mean() < 0.004
+
+
+def test_the_sky_in_a_grazing_highlight_makes_no_bright_dots(tracer):
+    """Black body with a sharp highlight: a few samples a pixel must not leave outliers on its outline."""
+    _, render, scene = tracer
+    model = model_of(ball(80, level=4))
+    camera, T = portrait(48)
+    sky = np.zeros((9, 3))
+    sky[0] = 1 / 0.28209479177387814
+    dark = AreaLights(np.zeros((0, 3, 3)), np.zeros((0, 3)))
+    inputs = inputs_of(model, T, camera, dark, (0, 0, 0), f0=0.04, roughness=0.3, ambient=sky)
+    head = scene.HeadScene(model)
+    view = [render.View(camera, render.all_pixels(camera), samples) for samples in (8, 512)]
+    with torch.no_grad():
+        few, many = (render.render(head, v, inputs, 1).numpy() for v in view)
+    # visible-normal sampling: no sample weighs more than F <= 1. Cosine sampling alone gave 3.1
+    assert few.max() < 1.0
+    assert few.max() < 1.6 * many.max()

@@ -379,7 +379,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def jobs_of(args: argparse.Namespace, root: Path) -> list[Job]:
     """The photos to do."""
-    if args.fast or args.light_only:
+    if args.fast:
         args.quality = "preview"
     config = config_of(args, colour="linear")
     if args.no_shadows:

@@ -201,7 +201,7 @@ def default_folder(photo: Path) -> Path:
 
 
 def _check_folder(folder: Path, force: bool, checkpoint: Path | None) -> None:
-    from raytrace_face.result import check_output
+    from raytrace_face.output import check_output
 
     check_output(folder, force)
     if checkpoint is not None and checkpoint.exists() and not checkpoint.is_dir():

@@ -5,11 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +14,8 @@ import numpy as np
 
 from lightstage.rig import AreaLights, Rig, StageLights
 from raytrace_face.config import Config
-from raytrace_face.errors import InputError, OutputError, RaytraceFaceError
+from raytrace_face.errors import InputError, RaytraceFaceError
+from raytrace_face.output import new_folder, write_json
 from raytrace_face.types import Array, Camera, FaceParams, Maps, Window
 
 if TYPE_CHECKING:
@@ -282,84 +278,6 @@ def installed_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def check_output(folder: Path, force: bool = False) -> None:
-    """Find out *before* the work whether a result can be written to `folder`.
-
-    Raises:
-        OutputError: it exists and `force` is not set, is no result that may be replaced, or cannot be written.
-    """
-    if os.path.lexists(folder):
-        if not force:
-            raise OutputError(f"output {str(folder)!r} exists: choose another with --out or replace it with --force")
-        replaceable = folder.is_dir() and ((folder / "result.json").is_file() or not any(folder.iterdir()))
-        if not replaceable:
-            raise OutputError(
-                f"output {str(folder)!r} exists and is not a result folder, so it is not replaced: "
-                "choose another with --out"
-            )
-    parent = folder.absolute().parent
-    while not os.path.lexists(parent):
-        parent = parent.parent
-    try:
-        Path(tempfile.mkdtemp(prefix=".raytrace-face-", dir=parent)).rmdir()
-    except OSError as error:
-        raise OutputError(
-            f"output {str(folder)!r} cannot be written ({error.strerror} in {str(parent)!r}): choose another with --out"
-        ) from error
-
-
-@contextmanager
-def new_folder(folder: Path, force: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its place when the block ends well, and vanishes otherwise."""
-    check_output(folder, force)
-    target = folder.absolute()
-    temporary: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        os.chmod(temporary, 0o755)
-        yield temporary
-        _swap(temporary, target, force)
-    except OSError as error:
-        raise OutputError(f"output {str(folder)!r} cannot be written ({error}): choose another with --out") from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _swap(new: Path, target: Path, force: bool) -> None:
-    """Move `new` to `target`; an old result steps aside first and is deleted last."""
-    if not os.path.lexists(target):
-        os.rename(new, target)
-        return
-    if not force:
-        raise OutputError(f"output {str(target)!r} appeared meanwhile: choose another with --out")
-    old = new.with_name(new.name + ".old")
-    os.rename(target, old)
-    try:
-        os.rename(new, target)
-    except OSError:
-        os.rename(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Standard JSON, one line a key; what is not finite becomes null."""
-    lines = (f"{json.dumps(key)}: {json.dumps(_finite(value), allow_nan=False)}" for key, value in values.items())
-    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _describe_lights(lights: StageLights) -> list[dict[str, Any]]:

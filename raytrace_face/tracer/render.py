@@ -222,7 +222,7 @@ def _shade(head: HeadScene, view: View, arrays: list[Any], sizes: tuple[int, int
             value = dr.select(head.scene.ray_test(shadow, valid), mi.Color3f(0), value)
         total += value / dr.gather(mi.Float, p_t, index)
 
-    # The sky, each lobe by its own density: a cosine alone meets a highlight at grazing angles too rarely, as bright dots
+    # The sky, each lobe by its own density: by cosine alone, highlights at grazing angles show as bright dots
     frame = mi.Frame3f(dr.detach(n))
     wi_local = frame.to_local(dr.detach(wi))
     alpha = dr.detach(skin.alpha_of(rough))

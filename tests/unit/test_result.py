@@ -13,7 +13,8 @@ import pytest
 import raytrace_face.export
 from raytrace_face.errors import InputError, OutputError
 from raytrace_face.face.camera import project, to_camera
-from raytrace_face.result import Reconstruction, check_output, installed_versions, new_folder, write_json
+from raytrace_face.output import check_output, new_folder, write_json
+from raytrace_face.result import Reconstruction, installed_versions
 from raytrace_face.types import Camera
 
 FILES = [

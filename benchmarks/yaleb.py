@@ -305,15 +305,17 @@ def _relight_table(rows: list[dict[str, Any]]) -> str:
     return markdown(["6b relight (" + counts + ")", *GROUPS, "all"], table)
 
 
-def _by_light(rows: list[dict[str, Any]]) -> str:
+def _by_light(rows: list[dict[str, Any]], light_only: bool) -> str:
+    keys = {} if light_only else {
+        "albedo rmse": "albedo_rmse", "IoU true light": "iou_true_light", "IoU own light": "iou_own_light",
+        "IoU in score mask": "iou_score_mask", "normals deg": "normals_deg",
+    }  # fmt: skip
     table = []
     for name in dict.fromkeys(r["light"] for r in rows):
         part = [r for r in rows if r["light"] == name]
         usable = [r for r in part if yaleb_usable(r)]
-        keys = ("albedo_rmse", "iou_true_light", "iou_own_light", "iou_score_mask", "normals_deg")
-        table.append([name, mean(usable, "light_error_deg"), *(mean(part, k) for k in keys)])
-    shadows = ["IoU true light", "IoU own light", "IoU in score mask"]
-    return markdown(["light", "light error deg", "albedo rmse", *shadows, "normals deg"], table)
+        table.append([name, mean(usable, "light_error_deg"), *(mean(part, k) for k in keys.values())])
+    return markdown(["light", "light error deg", *keys], table)
 
 
 def report(
@@ -328,7 +330,7 @@ def report(
     parts = [f"### Extended Yale B, {title}", _per_subject(rows, std, light_only)]
     if relit:
         parts.append(_relight_table(relit))
-    parts += ["By light:", _by_light(rows), "Compare (same protocol):", BASELINES]
+    parts += ["By light:", _by_light(rows, light_only), "Compare (same protocol):", BASELINES]
     parts.append(f"Failures: {len(failures)} of {len(rows)}" + ("" if not failures else ", scored as doing nothing:"))
     return "\n\n".join(parts + (["\n".join(failures)] if failures else []))
 

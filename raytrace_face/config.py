@@ -69,7 +69,7 @@ class Stage2Config:
     samples: int = 8
     """Rays a pixel of the transport, [1, 64]."""
     iterations: int = 60
-    """Descent steps on F0 and roughness, [0, 2000]."""
+    """Most L-BFGS steps on F0 and roughness, [0, 2000]."""
     symmetry: float = 0.15
     """Left-right symmetry: weight on F0 and roughness; of diffuse albedo the surer side lends to the other, fully
     from 0.25 on."""

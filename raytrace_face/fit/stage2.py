@@ -3,8 +3,8 @@
 Diffuse albedo is a closed form: (photo - highlight) / shading, texel by texel, as a maximum a posteriori estimate in
 log space whose observation variance says where the division can be trusted. The shadows found by stage 1 are divided
 out, so they do not reach the albedo; next to a predicted shadow edge and in deep shadow the variance is large, and
-symmetry and the statistical albedo take over. F0 and roughness follow by descent through the cached transport on what
-the diffuse maps leave over, and then the closed form is evaluated once more under the fitted highlight.
+symmetry and the statistical albedo take over. F0 and roughness are fitted through the cached transport to what the
+diffuse map leaves over, and then the closed form is evaluated once more under the fitted highlight.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.optimize import minimize
 
 from raytrace_face.capture.colour import luminance
 from raytrace_face.config import Stage2Config
@@ -32,6 +33,8 @@ SHADING_ERROR = 0.15
 """Error of the predicted shading relative to its mean over the face: light the model does not have, and normals."""
 SHINE_ERROR = (1.0, 0.5)
 """Relative error of the highlight that is subtracted, under the regional prior and after its fit."""
+STRENGTH_RANGE = (-1.2, 0.7)
+"""Bounds of the log factor on F0: 0.01 to 0.07 for skin."""
 OUTLIER_SIGMAS = 1.5
 """Smooth log deviation from the statistical albedo, in standard deviations of the person's, that is more likely a
 missed shadow than skin."""
@@ -126,16 +129,27 @@ def complete(deviation: Array, confidence: Array, symmetry: float) -> tuple[Arra
     value = (deviation * confidence[..., None] + deviation[:, ::-1] * lend[..., None]) / np.maximum(total, 1e-6)[
         ..., None
     ]
-    size = confidence.shape[0]
-    background = np.zeros_like(value)
-    for scale in (16, 32, 64, 128):
-        blur = size / scale
-        mass = ndimage.gaussian_filter(total, blur)
-        mean = ndimage.gaussian_filter(value * total[..., None], (blur, blur, 0)) / (mass[..., None] + 1e-3)
-        known = np.clip(mass * 4, 0, 1)[..., None]
-        background = background * (1 - known) + mean * known
     keep = np.clip(total, 0, 1)[..., None]
+    background = _surroundings(value, total)
     return (value * keep + background * (1 - keep)).astype(np.float32), np.clip(total, 0, 1).astype(np.float32)
+
+
+def _surroundings(value: NDArray[np.floating], mass: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Tone (T, T, 3) round each texel, from coarse to fine; on a reduced grid, since it is smooth."""
+    size = len(value)
+    step = next(k for k in (4, 2, 1) if size % k == 0 and size >= 64 * k)
+
+    def reduced(x: NDArray[np.floating]) -> NDArray[np.floating]:
+        return x.reshape(size // step, step, size // step, step, -1).mean(axis=(1, 3))
+
+    weighted, mass = reduced(value * mass[..., None]), reduced(mass)
+    out = np.zeros_like(weighted)
+    for scale in (16, 32, 64, 128):
+        blur = (size / scale / step, size / scale / step, 0)
+        near = ndimage.gaussian_filter(mass, blur)
+        known = np.clip(near * 4, 0, 1)
+        out = out * (1 - known) + ndimage.gaussian_filter(weighted, blur) / (near + 1e-3) * known
+    return ndimage.zoom(out, (step, step, 1), order=1, grid_mode=True, mode="nearest") if step > 1 else out
 
 
 def sample_window(image: NDArray[np.floating], xy: Array) -> Array:
@@ -165,7 +179,7 @@ def fit_maps(
     config: Stage2Config,
     progress: Callable[[str, float], None],
 ) -> tuple[Maps, list[float]]:
-    """All maps, and the photometric loss of every descent step.
+    """All maps, and the photometric loss after every step of the highlights' fit.
 
     Args:
         statistical: (T, T, 3) albedo of stage 1.
@@ -198,7 +212,7 @@ def fit_maps(
 def fit_highlight(
     lit: Lit, diffuse: Array, f0: Array, config: Stage2Config, progress: Callable[[str, float], None]
 ) -> tuple[Array, Array, list[float]]:
-    """Log factors (T, T) on F0 and roughness by descent on what a diffuse map (T, T, 3) leaves over.
+    """Log factors (T, T) on F0 and roughness, by bounded L-BFGS, from what a diffuse map (T, T, 3) leaves over.
 
     The diffuse map holds the tone of its surroundings where a highlight is strong (see `SHINE_ERROR`), so that the
     highlight stays in the residual. Unknowns live on a grid of T / 8: one light's highlight says little about single
@@ -207,42 +221,52 @@ def fit_highlight(
     t = torch.from_numpy
     T = f0.shape[0]
     eighth = max(T // 8, 8)
-    grid = t(np.stack([lit.uv[..., 0] * 2 - 1, 1 - lit.uv[..., 1] * 2], axis=-1)[None].astype(np.float32))
+    pixels = np.flatnonzero(lit.weight > 0.05)
+    if not len(pixels):
+        return np.zeros((T, T), np.float32), np.zeros((T, T), np.float32), []
+    uv = lit.uv.reshape(-1, 2)[pixels]
+    grid = t(np.stack([uv[:, 0] * 2 - 1, 1 - uv[:, 1] * 2], axis=-1)[None, None].astype(np.float32))
 
-    def texture_at(texture: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.grid_sample(texture, grid, align_corners=False, padding_mode="border")
-
-    def planes(image: NDArray[np.floating]) -> torch.Tensor:
-        return t(np.ascontiguousarray(image, np.float32)).reshape(*image.shape[:2], -1).permute(2, 0, 1)[None]
+    def at_pixels(image: NDArray[np.floating]) -> torch.Tensor:
+        """(..., S, S, C) -> (-1, C, 1, P)"""
+        planes = image.reshape(-1, lit.weight.size, image.shape[-1])[:, pixels]
+        return t(np.ascontiguousarray(planes, np.float32)).permute(0, 2, 1)[:, :, None]
 
     prior = lit.personal_sigma**2
-    weight = planes(lit.weight * prior / (prior + shading_sigma(lit) ** 2))
+    weight = at_pixels((lit.weight * prior / (prior + shading_sigma(lit) ** 2))[..., None])
     weight = weight / weight.sum().clamp_min(1e-6)
-    fitted = lit.weight > 0.05
-    scale = float(luminance(lit.image)[fitted].mean()) if fitted.any() else 1.0
-    residual = planes((lit.image - sample_texture(diffuse, lit.uv) * lit.shading) / scale)
-    highlight = t(lit.highlight * (sample_texture(f0, lit.uv)[..., None] / scale)).permute(0, 3, 1, 2)
+    scale = float(luminance(lit.image).ravel()[pixels].mean())
+    residual = at_pixels((lit.image - sample_texture(diffuse, lit.uv) * lit.shading) / scale)
+    highlight = at_pixels(lit.highlight * (sample_texture(f0, lit.uv)[..., None] / scale))
     knots = t(lit.roughness_steps).log()
-    x = torch.zeros(1, 2, eighth, eighth, requires_grad=True)
-    optimiser = torch.optim.Adam([x], lr=0.03, betas=(0.9, 0.95))
-    low, high = torch.tensor([-1.2, float(knots[0])]), torch.tensor([0.7, float(knots[-1])])
     history: list[float] = []
-    for _ in range(config.iterations):
-        optimiser.zero_grad()
-        here = texture_at(x)
+    seen = 0.0
+
+    def objective(values: F) -> tuple[float, F]:
+        nonlocal seen
+        x = t(values.astype(np.float32)).reshape(1, 2, eighth, eighth).requires_grad_()
+        here = torch.nn.functional.grid_sample(x, grid, align_corners=False, padding_mode="border")
         shine = here[:, :1].exp() * _interpolate(highlight, knots, here[:, 1:])
         photometric = (charbonnier(shine - residual, 0.01) * weight).sum() / 3
         symmetry = ((x - torch.flip(x, dims=(3,))) ** 2).mean()
         loss = photometric + config.symmetry * symmetry + 2 * config.consistency * (x**2).sum(1).mean()
         loss = loss + 4 * config.smoothness * edge_aware_smoothness(x, None)
-        loss.backward()
-        optimiser.step()
-        with torch.no_grad():
-            x.copy_(torch.minimum(torch.maximum(x, low[:, None, None]), high[:, None, None]))
-        history.append(float(photometric.detach()))
-        progress("stage 2", history[-1])
-    with torch.no_grad():
-        full = torch.nn.functional.interpolate(x, size=(T, T), mode="bilinear", align_corners=False)[0].numpy()
+        (slope,) = torch.autograd.grad(loss, x)
+        seen = float(photometric.detach())
+        return float(loss.detach()), slope.numpy().ravel().astype(np.float64)
+
+    def step(_: F) -> None:
+        history.append(seen)
+        progress("stage 2", seen)
+
+    cells = eighth * eighth
+    bounds = [STRENGTH_RANGE] * cells + [(float(knots[0]), float(knots[-1]))] * cells
+    options = {"maxiter": config.iterations, "maxcor": 20}
+    found = minimize(
+        objective, np.zeros(2 * cells), jac=True, bounds=bounds, method="L-BFGS-B", callback=step, options=options
+    )
+    x = t(found.x.astype(np.float32)).reshape(1, 2, eighth, eighth)
+    full = torch.nn.functional.interpolate(x, size=(T, T), mode="bilinear", align_corners=False)[0].numpy()
     return full[0], full[1], history
 
 

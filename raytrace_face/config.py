@@ -53,9 +53,8 @@ class Stage1Config:
     """Pixels (at 128 px) that err together, [1, 1000]: the photometric evidence is divided by it, because skin detail
     is correlated over millimetres and counting every pixel would drown landmarks and prior."""
     montecarlo_iterations: int = 0
-    """Monte-Carlo gradient steps on lights, pose and shape after the rounds, [0, 100000]; 20 in quality high. On
-    photos with known light 12 steps lowered the loss by 7 % and did not move the light, for as much time as all the
-    rest of stage 1 (docs/method.md)."""
+    """Monte-Carlo gradient steps on lights, pose and shape after the rounds, [0, 100000]; 20 in quality high. A dozen
+    take as much time as all the rest of stage 1 (docs/method.md)."""
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ class Config:
         if self.quality == "preview":
             config = replace(
                 config,
-                stage1=replace(one, rounds=min(one.rounds, 2)),
+                stage1=replace(one, rounds=min(one.rounds, 2), size=min(one.size, 96)),
                 stage2=replace(
                     two,
                     iterations=min(two.iterations, 25),

@@ -117,7 +117,7 @@ def pixel_albedo(lit: Lit, albedo: Array, shine: Array, shine_error: float) -> t
     return deviation.astype(np.float32), confidence.astype(np.float32)
 
 
-def complete(deviation: Array, confidence: Array, symmetry: float) -> tuple[Array, Array]:
+def complete(deviation: Array, confidence: Array, symmetry: float) -> Array:
     """Fill a log-albedo deviation (T, T, 3) where confidence (T, T) is low: mirror first, then neighbours, then 0.
 
     The mirror texel lends its detail and its tone where it is surer; the neighbours (normalised convolution over
@@ -131,7 +131,7 @@ def complete(deviation: Array, confidence: Array, symmetry: float) -> tuple[Arra
     ]
     keep = np.clip(total, 0, 1)[..., None]
     background = _surroundings(value, total)
-    return (value * keep + background * (1 - keep)).astype(np.float32), np.clip(total, 0, 1).astype(np.float32)
+    return (value * keep + background * (1 - keep)).astype(np.float32)
 
 
 def _surroundings(value: NDArray[np.floating], mass: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -192,7 +192,7 @@ def fit_maps(
         shine = (f0_seen * strength)[..., None] * lit.gloss(factor)
         deviation, confidence = pixel_albedo(lit, statistical_seen, shine, shine_error)
         sure = sample_window(confidence, texels.xy) * texels.visible
-        filled, _ = complete(sample_window(deviation, texels.xy), sure, config.symmetry)
+        filled = complete(sample_window(deviation, texels.xy), sure, config.symmetry)
         return np.clip(statistical * np.exp(filled), 0.002, 0.98).astype(np.float32), np.clip(sure, 0, 1)
 
     plain = np.ones(lit.weight.shape, np.float32)

@@ -103,8 +103,9 @@ class Tolerance:
 ROUNDING = Tolerance(0.001, 0.1, 0.01, 0.1)
 """Two threads add in another order. 1e-7, 4e-7 degrees, 3e-8 and 0 were measured; the room above is for a sum that tips
 the choice between two pixels or steps that are equally good."""
-NOISE = Tolerance(0.02, 4.0, 0.1, 1.0)
-"""Other samples, on this small fit of 64 pixels with 4 rays each: 0.007, 1.2 degrees, 0.03 and 0.07 mm measured."""
+NOISE = Tolerance(0.02, 4.0, 0.25, 1.0)
+"""Other samples, on this small fit of 64 pixels with 4 rays each: at most 0.007, 1.2 degrees and 0.07 mm when landmarks
+weighed more in the shape; 0.10 standard deviations now that shading weighs more."""
 
 
 def assert_agree(a: dict[str, np.ndarray], b: dict[str, np.ndarray], within: Tolerance) -> None:

@@ -22,6 +22,9 @@ Colour = Literal["srgb", "linear"]
 class LightConfig:
     """Light estimation."""
 
+    kind: str = "sparse"
+    """sparse: few lights, found greedily. dense: least squares over the whole search stage. sh: ambient alone, of
+    order 2. The last two are there to measure what sparsity and area lights buy."""
     rig: str = "icosahedron"
     """Polyhedron: tetrahedron, octahedron, icosahedron (the choice of EG 2021) or geodesic1."""
     search_level: int = 2
@@ -34,6 +37,10 @@ class LightConfig:
     """Radius of the search lights in degrees, [0.3, 15]: a studio light; the sun is 0.27."""
     shadows: bool = True
     """Trace visibility. Off only to measure what it buys."""
+    robust: bool = True
+    """Cauchy loss; off: least squares, only to measure what robustness buys."""
+    refine: bool = True
+    """Turn lights between the directions of the search stage. Off only to measure what it buys."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,11 @@ class Stage1Config:
     correlated_pixels: float = 5.0
     """Pixels (at 128 px) that err together, [1, 1000]: the photometric evidence is divided by it, because skin detail
     is correlated over millimetres and counting every pixel would drown landmarks and prior."""
+    shape: str = "shading"
+    """What moves identity and expression. shading: landmarks, then shading with them. landmarks: they alone. mean:
+    nothing, the mean face is posed. The last two are there to measure what shape from shading buys."""
+    albedo: bool = True
+    """Fit the statistical albedo to the photo. Off (the mean skin) only to measure what it buys."""
     montecarlo_iterations: int = 0
     """Monte-Carlo gradient steps on lights, pose and shape after the rounds, [0, 100000]; 20 in quality high. A dozen
     take as much time as all the rest of stage 1 (docs/method.md)."""
@@ -61,6 +73,8 @@ class Stage1Config:
 class Stage2Config:
     """Personal diffuse, specular and roughness maps; light and geometry held."""
 
+    personal: bool = True
+    """Fit the maps. Off (statistical albedo, prior F0 and roughness) only to measure what it buys."""
     size: int = 256
     """Pixels a side of the fit in stage 2, [32, 1024]."""
     texture: int = 512
@@ -218,6 +232,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "solver": ("transport", "montecarlo"),
     "device": ("auto", "llvm", "cuda"),
     "colour": ("srgb", "linear"),
+    "light.kind": ("sparse", "dense", "sh"),
+    "stage1.shape": ("shading", "landmarks", "mean"),
     "light.rig": ("tetrahedron", "octahedron", "icosahedron", "geodesic1"),
 }
 

@@ -177,16 +177,26 @@ def expression_start(model: FaceModel, capture: Capture) -> NDArray[np.float32]:
     return np.array([capture.blendshapes.get(name, 0.0) for name in model.expression_names], np.float32)
 
 
-def fit_landmarks(model: FaceModel, capture: Capture, photo: Photo, iterations: int = 12) -> LandmarkFit:
-    """Fit camera, pose, identity and expression to the landmarks; well under a second."""
+def fit_landmarks(
+    model: FaceModel, capture: Capture, photo: Photo, iterations: int = 12, mean_shape: bool = False
+) -> LandmarkFit:
+    """Fit camera, pose, identity and expression to the landmarks; well under a second.
+
+    Args:
+        mean_shape: keep the mean face, without expression, and fit camera and pose only.
+    """
     camera, pose = start_pose(model, capture, photo)
     beta = expression_start(model, capture)
+    if mean_shape:
+        beta = np.zeros_like(beta)
     face = FaceParams(pose.astype(np.float32), np.zeros(len(model.identity), np.float32), beta)
     data = embedded(model, capture)
     cost: list[float] = []
     for i in range(iterations):
         term = linearise(model, data, camera, face, beta, photo.focal_px, DISTANCE_MM)
         cost.append(0.5 * float(term.residual @ term.residual))
+        if mean_shape:
+            term.jacobian[:, 7:] = 0
         camera, face = step([(term.jacobian, term.residual)], camera, face, damping=10.0 ** (-1 - i / 2))
     term = linearise(model, data, camera, face, beta, photo.focal_px, DISTANCE_MM)
     cost.append(0.5 * float(term.residual @ term.residual))

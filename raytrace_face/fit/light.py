@@ -26,6 +26,8 @@ F = NDArray[np.float64]
 
 RESIDUAL_SCALE = 0.15
 """Cauchy scale relative to the mean luminance: skin detail and small shadows are inliers, hair and hands are not."""
+LEAST_SQUARES = 1e3
+"""The same where the loss shall not be robust: so wide that every residual is an inlier."""
 AMBIENT_RIDGE = 0.02
 """Ridge on the ambient lobes: what an area light explains must not leak into the ambient."""
 SEARCH_PIXELS = 2000
@@ -119,7 +121,7 @@ def estimate_light(
     """
     Y = luminance(image).astype(np.float64)
     mean = float((Y * weight).sum() / weight.sum())
-    scale = RESIDUAL_SCALE * mean
+    scale = (RESIDUAL_SCALE if config.robust else LEAST_SQUARES) * mean
     w = weight.astype(np.float64)
     angle = config.angular_radius_deg
     dense = geodesic(config.search_level if start is None else AMBIENT_LEVEL).vertices
@@ -128,14 +130,13 @@ def estimate_light(
     uniform = Y_dense.sum(axis=1, keepdims=True) * (4 / len(dense))
     some = slice(None, None, max(len(Y) // SEARCH_PIXELS, 1))
     if start is None:
-        found = solve.greedy(
-            Y_dense[some], uniform[some], Y[some], w[some], scale, dense, config.max_lights, config.light_penalty
-        )
-        directions, lights = dense[found.chosen], colour[:, found.chosen]
+        chosen = _search(Y_dense[some], uniform[some], Y[some], w[some], scale, dense, config)
+        directions, lights = dense[chosen], colour[:, chosen]
     else:
         directions = start.directions.copy()
         lights = radiance_columns(tracing.columns(directions, angle, seed + 1), tracing.surface)
-    for radius in REFINE_RADII_DEG if start is None else REFINE_RADII_DEG[1:]:
+    radii = REFINE_RADII_DEG if start is None else REFINE_RADII_DEG[1:]
+    for radius in radii if config.refine and config.kind == "sparse" else ():
         for k in range(len(directions)):
             ring = solve.tangent_directions(directions[k], radius)
             ring_Y = radiance_columns(tracing.columns(ring, angle, seed + 2), tracing.surface) @ REC709_LUMINANCE
@@ -146,6 +147,22 @@ def estimate_light(
                 :, 0
             ]
     return _colours(directions, lights, ambient_columns(colour, dense), image.astype(np.float64), w, scale)
+
+
+def _search(
+    columns: F, uniform: F, image: F, weight: F, scale: float, directions: F, config: LightConfig
+) -> NDArray[np.int64]:
+    """Which lights (columns) of the dense stage are on, by `config.kind`."""
+    if config.kind == "sh":
+        return np.zeros(0, np.int64)
+    if config.kind == "dense":
+        A = np.concatenate([columns, uniform], axis=1)
+        x = solve.robust_nnls(A, image[:, None], weight, scale, np.full(A.shape[1], 1e-4))[:-1, 0]
+        return np.flatnonzero(x > 1e-3 * max(x.max(), 1e-12))
+    found = solve.greedy(
+        columns, uniform, image, weight, scale, directions, config.max_lights, config.light_penalty
+    )
+    return np.asarray(found.chosen, np.int64)
 
 
 def _colours(directions: F, lights: F, ambient: F, image: F, weight: F, scale: float) -> Light:

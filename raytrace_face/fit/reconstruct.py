@@ -126,7 +126,7 @@ def _fit(
             small.spread(specular_prior(face_model)), small.spread(roughness_prior(face_model)),
         )  # fmt: skip
     with watch.phase("landmarks"):
-        begin = landmarks.fit_landmarks(face_model, seen, photo)
+        begin = landmarks.fit_landmarks(face_model, seen, photo, mean_shape=config.stage1.shape == "mean")
         bar("landmarks", begin.cost[-1])
     observation = observe(photo, seen, config.stage2.size)
     with watch.phase("stage1"):
@@ -146,7 +146,9 @@ def _fit(
         f0, rough = texels.spread(specular_prior(face_model)), texels.spread(roughness_prior(face_model))
         plain = Maps(statistical, np.repeat(f0[..., None], 3, 2), rough, np.zeros_like(rough))
         before = window.compose(lit, plain, rough)
-        if config.solver == "montecarlo":
+        if not config.stage2.personal:
+            maps, curve = plain, []
+        elif config.solver == "montecarlo":
             maps, curve = montecarlo.stage2(setting, first, plain, lit, where, observation, config.seed, store, bar)
         else:
             maps, curve = stage2.fit_maps(lit.lit, where, statistical, f0, rough, config.stage2, bar)

@@ -136,6 +136,8 @@ def light_and_albedo(
     tracing = replace(fitted.tracing, surface=replace(fitted.tracing.surface, albedo=fitted.albedo.albedo(x)))
     light = estimate_light(tracing, image, weight, config.light, seed, start)
     shading, highlight, _ = shade(tracing, light, config, seed + 5)
+    if not config.stage1.albedo:
+        return light, x
     x, gain = fit_coefficients(fitted.albedo, image, shading, highlight, weight)
     return replace(light, irradiance=light.irradiance * gain, ambient=light.ambient * gain), x
 
@@ -178,7 +180,7 @@ def run(
     if saved is not None:
         camera, face, light, coefficients, history = _unpack(saved, camera)
     for r in range(len(history), config.stage1.rounds):
-        if r > 0 and light is not None and coefficients is not None:
+        if r > 0 and light is not None and coefficients is not None and config.stage1.shape == "shading":
             fitted, vertices = fitted_pixels(setting, observation, camera, face, config.stage1.samples)
             term, _ = shading_equations(fitted, setting, vertices, light, coefficients, seed + 100 * r)
             camera, face = move_shape(setting, data, beta, camera, face, term)

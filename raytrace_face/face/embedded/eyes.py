@@ -123,11 +123,14 @@ def settle(vertices: Floats, head: Head, level: Subdivision, eyes: tuple[Eye, Ey
 
 
 def _shrink(vertices: Floats, mouth: Index, rim: Index) -> Floats:
-    """The mouth bag drawn in sideways and vertically away from the lips, so that no cheek lets it through."""
+    """The mouth bag drawn in sideways, vertically and 4 mm back from the lips, so that neither cheek nor the hollow
+    under the lower lip lets it through."""
     centre = np.array([0.0, vertices[rim, 1].mean(), 0.0])
     nearest = cdist(vertices[mouth], vertices[rim]).min(1)
     factor = 1 - 0.15 * np.clip(nearest / 15.0, 0, 1)
-    return centre + (vertices[mouth] - centre) * np.stack([factor, factor, np.ones_like(factor)], axis=1)
+    drawn = centre + (vertices[mouth] - centre) * np.stack([factor, factor, np.ones_like(factor)], axis=1)
+    drawn[:, 2] -= 4.0 * np.clip(nearest / 8.0, 0, 1)
+    return drawn
 
 
 def spread(anchors: Floats, steps: Floats, points: Floats) -> Floats:

@@ -20,6 +20,7 @@ from typing import Any
 from raytrace_face.errors import MachineError
 
 MIN_LLVM = 17
+THREADS_VARIABLE = "RAYTRACE_FACE_THREADS"
 VARIANTS = {"llvm": "llvm_ad_rgb", "cuda": "cuda_ad_rgb"}
 INSTALL_HINT = (
     "install one with 'pip install karellen-llvm-core' (Linux x86-64), 'brew install llvm' (macOS) or your "
@@ -101,11 +102,25 @@ def start(device: str = "auto", deterministic: bool = False) -> ModuleType:
     import drjit as dr
 
     if mi.variant().startswith("llvm"):
-        dr.set_thread_count(1 if deterministic else max(os.cpu_count() or 1, 1))
+        dr.set_thread_count(1 if deterministic else _threads())
     from raytrace_face.tracer import skin
 
     skin.register(mi)
     return mi
+
+
+def _threads() -> int:
+    """Threads of the tracer: all cores, or `RAYTRACE_FACE_THREADS`, so that several processes can share a machine.
+
+    Raises:
+        MachineError: the variable is no positive number.
+    """
+    given = os.environ.get(THREADS_VARIABLE)
+    if given is None:
+        return max(os.cpu_count() or 1, 1)
+    if not given.isdecimal() or int(given) < 1:
+        raise MachineError(f"{THREADS_VARIABLE} is {given!r}: it must be a number of threads, 1 or more")
+    return int(given)
 
 
 def _import_mitsuba(device: str) -> ModuleType:

@@ -16,6 +16,9 @@ import numpy as np
 
 from raytrace_face.errors import OutputError
 
+MARKS = ("result.json", "benchmark.toml")
+"""A folder that holds one of these was written by this program, and may be replaced."""
+
 
 def check_output(folder: Path, force: bool = False) -> None:
     """Find out *before* the work whether a result can be written to `folder`.
@@ -26,7 +29,8 @@ def check_output(folder: Path, force: bool = False) -> None:
     if os.path.lexists(folder):
         if not force:
             raise OutputError(f"output {str(folder)!r} exists: choose another with --out or replace it with --force")
-        replaceable = folder.is_dir() and ((folder / "result.json").is_file() or not any(folder.iterdir()))
+        ours = folder.is_dir() and any((folder / name).is_file() for name in MARKS)
+        replaceable = ours or (folder.is_dir() and not any(folder.iterdir()))
         if not replaceable:
             raise OutputError(
                 f"output {str(folder)!r} exists and is not a result folder, so it is not replaced: "

@@ -162,11 +162,10 @@ class Reconstruction:
         area = stage.area_lights() if isinstance(stage, StageLights) else stage
         ambient = self.ambient_sh if ambient_sh is None else ambient_sh
         vertices = self.vertices()
-        values = (
+        inputs = RenderInputs.of(
             vertices, self.face.T_camera_head, view_camera.focal_px, self.maps.diffuse, self.maps.specular,
             self.maps.roughness, area.corners, area.radiance, ambient,
         )  # fmt: skip
-        inputs = RenderInputs(*(torch.from_numpy(np.array(value, np.float32)) for value in values))
         visible = self.config.light.shadows if shadows is None else shadows
         head = HeadScene(self.face_model(), vertices)
         pixels = all_pixels(view_camera)

@@ -51,6 +51,11 @@ class RenderInputs:
     ambient_sh: torch.Tensor
     """(9, 3) radiance of the surroundings, head frame."""
 
+    @classmethod
+    def of(cls, *values: Any) -> RenderInputs:
+        """The fields in order, from arrays and numbers; nothing requires a gradient."""
+        return cls(*(torch.from_numpy(np.array(value, np.float32)) for value in values))
+
     def tensors(self) -> tuple[torch.Tensor, ...]:
         """The fields in order."""
         return tuple(getattr(self, name) for name in self.__dataclass_fields__)

@@ -1,0 +1,238 @@
+"""Run methods over the items of a benchmark: resumable, in this process, in several, or on Ray.
+
+Each item of each method leaves `<out>/<method>/items/<id>.json` (figures, seconds, error), `.png` and `.npz`. An item
+whose file bears the key of the same description and settings is not done again, unless it failed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from raytrace_face.benchmark.methods import NOTHING, Method
+from raytrace_face.benchmark.protocol import NAN, Scored, scorer
+from raytrace_face.benchmark.spec import Benchmark, Item, load
+from raytrace_face.config import Config
+from raytrace_face.errors import InputError, MachineError
+from raytrace_face.output import write_json
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One item under one method. Everything in it can be sent to another process."""
+
+    folder: Path
+    """The benchmark's."""
+    item: Item
+    method: Method
+    config: Config
+    out: Path
+    """The method's folder."""
+    key: str
+
+    @property
+    def stem(self) -> Path:
+        """Where the item's files go, without suffix."""
+        return self.out / "items" / self.item.id
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a job left."""
+
+    id: str
+    row: dict[str, Any]
+    seconds: float
+    error: str
+    """"" when all went well; else what happened, and `row` scores doing nothing."""
+
+    def arrays(self, out: Path) -> dict[str, np.ndarray]:
+        """Arrays of the item in a method's folder."""
+        path = out / "items" / f"{self.id}.npz"
+        if not path.exists():
+            return {}
+        with np.load(path, allow_pickle=False) as z:
+            return {name: z[name] for name in z.files}
+
+
+def plan(benchmark: Benchmark, method: Method, settings: dict[str, Any], out: Path) -> list[Job]:
+    """One job an item."""
+    from raytrace_face import __version__
+
+    options = {k: v for k, v in benchmark.options.items() if k == "colour"}
+    config = method.config({**options, **settings})
+    config.resolved()
+    text = json.dumps([config.to_dict(), str(method.results), __version__], sort_keys=True)
+    jobs = []
+    for item in benchmark.items:
+        key = hashlib.sha256((benchmark.key(item) + text).encode()).hexdigest()
+        jobs.append(Job(benchmark.folder.resolve(), item, method, config, out.resolve() / method.name, key))
+    return jobs
+
+
+def read(job: Job) -> Done | None:
+    """What is there of a job already; None if nothing, or made otherwise."""
+    try:
+        values = json.loads(job.stem.with_name(job.item.id + ".json").read_text(encoding="utf-8"))
+        if values["key"] != job.key:
+            return None
+        row = {k: _number(v) for k, v in values["row"].items()}
+        return Done(job.item.id, row, float(values["seconds"]), str(values["error"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _number(value: Any) -> Any:
+    return NAN if value is None else value
+
+
+def do(job: Job) -> None:
+    """Do one job, and write what comes out of it; the figures last, so that a killed job is done again."""
+    benchmark = load(job.folder)
+    protocol = scorer(benchmark.protocol)
+    error, begin = "", time.perf_counter()
+    try:
+        scored = _scored(job, benchmark)
+    except Exception as problem:  # a benchmark counts failures of any kind and goes on
+        if not isinstance(problem, InputError):
+            traceback.print_exc()
+        error = f"{type(problem).__name__}: {problem}"
+        scored = protocol.score_nothing(benchmark, job.item)
+    seconds = time.perf_counter() - begin
+    job.stem.parent.mkdir(parents=True, exist_ok=True)
+    name = job.item.id
+    if scored.arrays:
+        np.savez_compressed(job.stem.with_name(name + ".npz"), **scored.arrays)  # type: ignore[arg-type]
+    if scored.picture is not None:
+        Image.fromarray(scored.picture).save(job.stem.with_name(name + ".png"))
+    part = job.stem.with_name(name + ".json.part")
+    row = {k: _plain(v) for k, v in scored.row.items()}
+    write_json(part, {"key": job.key, "item": name, "row": row, "seconds": seconds, "error": error})
+    os.replace(part, job.stem.with_name(name + ".json"))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def _scored(job: Job, benchmark: Benchmark) -> Scored:
+    protocol = scorer(benchmark.protocol)
+    if job.method.results is not None:
+        return protocol.score_files(benchmark, job.item, job.method.results)
+    if job.method.name == NOTHING:
+        return protocol.score_nothing(benchmark, job.item)
+    from raytrace_face.capture import load_photo
+    from raytrace_face.fit.reconstruct import reconstruct
+
+    photo = load_photo(benchmark.path(str(job.item["photo"])), job.config.colour)
+    return protocol.score(benchmark, job.item, reconstruct(photo, job.config, progress=False))
+
+
+def run(jobs: Sequence[Job], processes: int, ray_address: str | None, quiet: bool) -> list[Done]:
+    """Do all jobs that are not done, and read them all, in their order.
+
+    Args:
+        processes: how many at a time on this machine; each gets its share of the cores.
+        ray_address: a Ray cluster instead ("auto": the running one, or one on this machine with `processes` workers).
+
+    Raises:
+        MachineError: Ray is not installed or not reached.
+        InputError: a worker could not write what it found.
+    """
+    todo = [job for job in jobs if (done := read(job)) is None or done.error]
+    bar = tqdm(total=len(todo), desc="items", unit="item", disable=quiet or not todo, dynamic_ncols=True)
+    try:
+        if todo and ray_address is not None:
+            for _ in _on_ray(todo, ray_address, processes):
+                bar.update()
+        elif todo and processes > 1:
+            for _ in _in_processes(todo, min(processes, len(todo))):
+                bar.update()
+        else:
+            for job in todo:
+                do(job)
+                bar.update()
+    finally:
+        bar.close()
+    found = [read(job) for job in jobs]
+    missing = [job.item.id for job, done in zip(jobs, found, strict=True) if done is None]
+    if missing:
+        raise InputError(f"items {', '.join(missing[:5])} left no figures: is {str(jobs[0].out)!r} shared by all workers?")
+    return [done for done in found if done is not None]
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Environment variables for processes started inside the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _share(processes: int) -> dict[str, str]:
+    """Threads of each of several processes: more than its share of the cores costs each of them three times its time."""
+    threads = max((os.cpu_count() or 1) // processes, 1)
+    return {**dict.fromkeys(THREAD_VARIABLES, str(threads)), "RAYTRACE_FACE_THREADS": str(threads)}
+
+
+def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[None]:
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+
+    with _environment(_share(processes)):
+        context = multiprocessing.get_context("spawn")  # Mitsuba does not survive a fork
+        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+            for future in as_completed([pool.submit(do, job) for job in jobs]):
+                yield future.result()
+
+
+def _on_ray(jobs: Sequence[Job], address: str, processes: int) -> Iterator[None]:
+    try:
+        import ray
+    except ImportError as error:
+        raise MachineError("Ray is not installed: pip install 'raytrace-face[ray]', or leave out --ray") from error
+    threads = {"env_vars": _share(processes)}
+    started = False
+    if not ray.is_initialized():
+        try:
+            ray.init(address=address, runtime_env=threads, log_to_driver=False)
+        except ConnectionError as error:
+            if address != "auto":
+                raise MachineError(f"no Ray cluster at {address!r} ({error}): start one, or use --ray auto") from error
+            ray.init(num_cpus=processes, runtime_env=threads, log_to_driver=False, include_dashboard=False)
+        started = True
+    try:
+        task = ray.remote(num_cpus=1)(do)
+        waiting = [task.remote(job) for job in jobs]
+        while waiting:
+            ready, waiting = ray.wait(waiting)
+            ray.get(ready)
+            yield None
+    finally:
+        if started:
+            ray.shutdown()
+

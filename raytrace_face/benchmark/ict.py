@@ -1,0 +1,116 @@
+"""ICT-FaceKit heads (Li et al. 2020, MIT) as subjects of synthetic photos: their geometry and texture atlas.
+
+Units: mm, the head frame of `raytrace_face` (origin between the eyeballs). Eyes and skin are one textured surface
+here, on an atlas of their own: skin by cylindrical projection in the lower 80 %, the two eyes above it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raytrace_face.face.model import PARTS, FaceModel
+from raytrace_face.types import Array
+
+NARROW = 6706
+"""The first vertices are the face from forehead to chin: what is scored."""
+FACE = 9409
+BOUNDS = (("mouth", 11248), ("teeth", 17039), ("eyes", 21451))
+"""Part and its first vertex; skin comes before. Eye sockets and gums count as mouth."""
+LAST = 24591
+"""Lashes, lacrimal fluid and other shells from here on are hidden."""
+AXIS_Z_MM = -40.0
+"""Axis of the cylinder of the skin's projection."""
+SKIN_TOP = 0.8
+TEXTURE = 1024
+HELD_OUT = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
+
+
+@dataclass(frozen=True)
+class IctHead:
+    """The linear model and its 68 landmarks."""
+
+    model: FaceModel
+    landmarks: NDArray[np.int64]
+    """(68,) vertices of the iBUG landmarks."""
+
+
+def arkit_name(name: str) -> str:
+    """ARKit's name of an ICT expression; those that ARKit does not split in two lose their side.
+
+    >>> arkit_name("mouthSmile_L"), arkit_name("browInnerUp_R"), arkit_name("jawOpen")
+    ('mouthSmileLeft', 'browInnerUp', 'jawOpen')
+    """
+    base, _, side = name.partition("_")
+    if base in ("browInnerUp", "cheekPuff"):
+        return base
+    return base + {"": "", "L": "Left", "R": "Right"}[side]
+
+
+def load_ict(folder: Path) -> IctHead:
+    """Read `ict_all_modes.npz` and the topology beside it."""
+    with np.load(folder / "ict_all_modes.npz") as z:
+        mean, modes, expression = (z[k].astype(np.float32)[..., :LAST, :] * 10 for k in ("mean", "id", "expr"))
+        names = tuple(str(n) for n in z["expr_names"])
+    triangles = _triangles(folder / "FaceXModel" / "generic_neutral_mesh.obj")
+    mean = mean - mean[BOUNDS[2][1] :].mean(axis=0)
+    part = np.zeros(len(triangles), np.uint8)
+    for name, first in BOUNDS:
+        part[triangles.min(axis=1) >= first] = PARTS.index(name)
+    uv = atlas(mean)
+    part[part == PARTS.index("eyes")] = 0  # painted, so that eyes have an iris
+    layout = json.loads((folder / "FaceXModel" / "vertex_indices.json").read_text(encoding="utf-8"))
+    own = np.arange(LAST, dtype=np.int32)
+    none = np.zeros(0, np.int32)
+    model = FaceModel(
+        name="ICT-FaceKit",
+        mean=mean,
+        identity=modes,
+        expression=expression,
+        expression_names=names,
+        triangles=triangles,
+        triangle_part=part,
+        uv=uv,
+        weld=own,
+        mirror=own,
+        landmark_index=none,
+        landmark_triangle=none,
+        landmark_barycentric=np.zeros((0, 3), np.float32),
+        landmark_sigma_mm=np.zeros(0, np.float32),
+        regions={"face": (own < NARROW).astype(np.float32)},
+        licence="MIT",
+        provenance={},
+    )
+    return IctHead(model, np.array(layout["idx_to_landmark_verts"]))
+
+
+def _triangles(path: Path) -> NDArray[np.int32]:
+    found = []
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("f "):
+                corners = [int(word.partition("/")[0]) - 1 for word in line.split()[1:]]
+                if max(corners) < LAST:
+                    found += [[corners[0], corners[k], corners[k + 1]] for k in range(1, len(corners) - 1)]
+    return np.array(found, np.int32)
+
+
+def atlas(mean: Array) -> Array:
+    """(V, 2) texture coordinates of vertices (V, 3) of the mean head."""
+    angle = np.arctan2(mean[:, 0], mean[:, 2] - AXIS_Z_MM)
+    low, high = mean[:, 1].min(), mean[:, 1].max()
+    uv = np.stack([0.5 + angle / (2 * np.pi), SKIN_TOP * (mean[:, 1] - low) / (high - low)], axis=1)
+    eyes = np.arange(len(mean)) >= BOUNDS[2][1]
+    for side, middle in ((mean[:, 0] < 0, 0.1), (mean[:, 0] >= 0, 0.3)):
+        here = eyes & side
+        centre = (mean[here].min(0) + mean[here].max(0)) / 2
+        radius = float(np.ptp(mean[here, 0])) / 2
+        front = mean[here, 2] > centre[2]
+        flat = (mean[here, :2] - centre[:2]) / radius * 0.09
+        flat[~front] = [0.085, 0]  # the back of the eye is white and never seen
+        uv[here] = np.array([middle, 0.9]) + flat
+    return uv.astype(np.float32)

@@ -1,0 +1,89 @@
+"""What a benchmark run leaves: `table.md`, `table.csv`, `items.csv`, `plot.png`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from raytrace_face.benchmark import table
+from raytrace_face.benchmark.protocol import Column, Scorer, scorer
+from raytrace_face.benchmark.spec import Benchmark
+from raytrace_face.benchmark.table import Run
+
+PLOTTED = 8
+"""Most columns in the plot."""
+
+
+def markdown(benchmark: Benchmark, runs: Sequence[Run]) -> str:
+    """All tables of a run as one text, without times: equal settings give equal text."""
+    protocol = scorer(benchmark.protocol)
+    parts = [f"### {benchmark.title}", table.main_table(protocol, runs)]
+    parts.append("Mean over items (95 % bootstrap interval over people). A failed item counts as doing nothing.")
+    if table.columns_of(protocol, runs, detail=True):
+        parts += ["In detail:", table.main_table(protocol, runs, detail=True)]
+    if len(runs) > 1:
+        parts.append(table.difference_table(protocol, runs))
+        parts.append("Same items. **Bold**: worse than the first, *italic*: better, by more than chance (95 %).")
+    if len({str(d.row.get(protocol.GROUP, "")) for d in runs[0].done}) > 1:
+        parts += [f"{runs[0].method.text[:1].upper()}{runs[0].method.text[1:]}, by {protocol.GROUP}:",
+                  table.group_table(protocol, runs[0])]  # fmt: skip
+    for run in runs:
+        parts += [f"- {run.method.name}, {d.id}: {d.error}" for d in run.failed]
+    return "\n\n".join(parts)
+
+
+def times(runs: Sequence[Run]) -> str:
+    """Seconds a photo by method: mean, least, most."""
+    rows = []
+    for run in runs:
+        seconds = np.array([d.seconds for d in run.done])
+        rows.append([run.method.text, *(f"{x:.1f}" for x in (seconds.mean(), seconds.min(), seconds.max()))])
+    return table.markdown(["method", "s an item", "least", "most"], rows)
+
+
+def write(benchmark: Benchmark, runs: Sequence[Run], out: Path) -> str:
+    """Write everything; returns the Markdown."""
+    protocol = scorer(benchmark.protocol)
+    text = markdown(benchmark, runs)
+    (out / "table.md").write_text(text + "\n", encoding="utf-8")
+    (out / "times.md").write_text(times(runs) + "\n", encoding="utf-8")
+    table.write_csv(out / "table.csv", table.summary_rows(protocol, runs))
+    table.write_csv(out / "items.csv", table.item_rows(runs))
+    plot(protocol, runs, out / "plot.png", benchmark.title)
+    return text
+
+
+def plot(protocol: Scorer, runs: Sequence[Run], path: Path, title: str) -> None:
+    """Cumulative curves of every figure over the items, one line a method (the shape of published comparisons)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = table.columns_of(protocol, runs, detail=False)[:PLOTTED]
+    across = min(len(columns), 4)
+    down = -(-len(columns) // across)
+    figure = Figure(figsize=(3.4 * across, 2.7 * down + 0.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(down, across, squeeze=False).ravel()
+    for axis, column in zip(axes, columns, strict=False):
+        for run in runs:
+            values = _values(run, column)
+            if len(values):
+                axis.plot(values, (np.arange(len(values)) + 1) / len(values), drawstyle="steps-post",
+                          label=run.method.name)  # fmt: skip
+        axis.set(xlabel=f"{column.title} ({column.better} is better)", ylim=(0, 1.02))
+        axis.grid(alpha=0.3)
+    for axis in axes[len(columns):]:
+        axis.remove()
+    axes[0].set_ylabel("share of items")
+    if len(runs) > 1:
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+
+
+def _values(run: Run, column: Column) -> np.ndarray:
+    rows = [{**d.row, "item": d.id} for d in run.done]
+    total, count = table.sums(rows, column.key, "item")
+    return np.sort(total[count > 0] / count[count > 0])

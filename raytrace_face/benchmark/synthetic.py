@@ -1,0 +1,116 @@
+"""Scores on synthetic photos with exact truth: shape, pose, expression, albedo, light (`benchmark.make_synthetic`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from raytrace_face.benchmark import scans
+from raytrace_face.benchmark.pictures import strip, to_u8
+from raytrace_face.benchmark.protocol import NAN, Column, Pooled, Scored
+from raytrace_face.benchmark.spec import Benchmark, Item
+from raytrace_face.benchmark.yaleb import on_crop
+from raytrace_face.measure import geometry, images, light, meshes, protocols
+from raytrace_face.result import Reconstruction
+from raytrace_face.types import Array
+
+COLUMNS = (
+    *scans.FIGURES,
+    Column("pose_deg", "pose, deg", "low", 1),
+    Column("light_error_deg", "light, deg", "low", 1),
+    Column("albedo_rmse", "albedo rmse", "low"),
+    Column("expression_rmse", "active expression rmse", "low", detail=True),
+    Column("expression_quiet", "quiet expression mean", "low", detail=True),
+    Column("psnr_db", "own photo, dB", "high", 1),
+)
+GROUP = "light"
+PERSON = "head"
+POOLED: Pooled | None = None
+REFERENCE: Mapping[str, str] = scans.REFERENCE
+SHOWN = 192
+"""Side of the pictures in pixels."""
+
+
+def _scan(benchmark: Benchmark, name: str) -> protocols.Scan:
+    with np.load(benchmark.path(name), allow_pickle=False) as z:
+        return protocols.Scan(z["vertices"], z["landmarks"], z["triangles"])
+
+
+@lru_cache(maxsize=4)
+def head_turn(benchmark_folder: Path, mean_head: str) -> NDArray[np.float64]:
+    """Rotation (3, 3) from the program's mean head to the test model's: their frames agree in origin, not in tilt."""
+    with np.load(benchmark_folder / mean_head, allow_pickle=False) as z:
+        mean = protocols.mean_face()
+        return geometry.align(mean.vertices, mean.triangles, z["vertices"][::2]).motion.rotation
+
+
+def expression_errors(result: Reconstruction, truth: Mapping[str, float]) -> dict[str, float]:
+    """RMSE of the weights that are not zero in truth, and mean of those that are, gaze and blinks left out.
+
+    The two models' units are not the same, so that even a perfect fit is not zero.
+    """
+    active, quiet = [], []
+    for name, weight in zip(result.face_model().expression_names, result.face.expression, strict=True):
+        if truth.get(name, 0.0):
+            active.append((float(weight) - truth[name]) ** 2)
+        elif not name.startswith(("eyeLook", "eyeBlink", "tongue")):
+            quiet.append(float(weight))
+    rmse = float(np.sqrt(np.mean(active))) if active else NAN
+    return {"expression_rmse": rmse, "expression_quiet": float(np.mean(quiet))}
+
+
+def albedo_error(benchmark: Benchmark, item: Item, result: Reconstruction) -> tuple[float, Array, Array]:
+    """Relative rmse of the albedo up to one scale a channel, on the fitted pixels, and both maps (H, W, 3)."""
+    with np.load(benchmark.path(str(item["truth"])), allow_pickle=False) as z:
+        truth = z["albedo"].astype(np.float32)
+    shape = (truth.shape[0], truth.shape[1])
+    found = on_crop(result.pictures.diffuse, result.window, shape)
+    mask = (on_crop(result.pictures.mask, result.window, shape) > 0.5) & (truth.sum(axis=2) > 0)
+    if not mask.any():
+        return NAN, found, truth
+    errors = [images.relative_rmse(found[..., c], truth[..., c], mask) for c in range(3)]
+    return float(np.mean(errors)), found, truth
+
+
+def score(benchmark: Benchmark, item: Item, result: Reconstruction) -> Scored:
+    """Figures of a reconstruction."""
+    row: dict[str, Any] = _start(item)
+    row |= scans.geometry_row("now", _scan(benchmark, str(item["head"])), meshes.of_result(result))
+    turn = head_turn(benchmark.folder.resolve(), str(benchmark.options["mean_head"]))
+    rotation = np.array(item["T_camera_head"])[:3, :3] @ np.array(item["rotation"]) @ turn
+    row["pose_deg"] = light.rotation_angle_deg(result.face.T_camera_head[:3, :3], rotation)
+    row["light_error_deg"] = float(light.angle_deg(result.dominant_light, np.array(item["light_direction"])))
+    row["albedo_rmse"], found, truth = albedo_error(benchmark, item, result)
+    row |= expression_errors(result, item["expression"])
+    row["psnr_db"] = float(result.metrics.get("psnr_db", NAN))
+    photo = np.asarray(Image.open(benchmark.path(str(item["photo"]))))
+    render = on_crop(result.pictures.render, result.window, (photo.shape[0], photo.shape[1]))
+    shown = [("photo", photo), ("render", to_u8(render)), ("albedo", to_u8(found)), ("true albedo", to_u8(truth))]
+    title = f"{item.id}  {row['aligned_median_mm']:.2f} mm, mean face {row[f'{scans.MEAN}.aligned_median_mm']:.2f}"
+    small = [(name, np.asarray(Image.fromarray(x).resize((SHOWN, SHOWN)))) for name, x in shown]
+    return Scored(row, picture=strip(title, small))
+
+
+def _start(item: Item) -> dict[str, Any]:
+    return {"light": item["light"], "head": item["head"], "yaw_deg": item["yaw_deg"], **{c.key: NAN for c in COLUMNS}}
+
+
+def score_nothing(benchmark: Benchmark, item: Item) -> Scored:
+    """The mean face, light from the camera, the photo as albedo; pose and expression have no floor."""
+    row = _start(item) | scans.geometry_row("now", _scan(benchmark, str(item["head"])), protocols.mean_face())
+    row["light_error_deg"] = float(light.angle_deg(np.array([0, 0, 1.0]), np.array(item["light_direction"])))
+    return Scored(row)
+
+
+def score_files(benchmark: Benchmark, item: Item, folder: Path) -> Scored:
+    """Figures of a result folder `<id>`; of a mesh `<id>.obj|ply|glb|stl` with `<id>.txt`, its shape alone."""
+    if (folder / item.id / "result.json").is_file():
+        return score(benchmark, item, Reconstruction.load(folder / item.id))
+    mesh = scans.mesh_of(folder, item)
+    return Scored(_start(item) | scans.geometry_row("now", _scan(benchmark, str(item["head"])), mesh))

@@ -26,8 +26,8 @@ F = NDArray[np.float64]
 
 RESIDUAL_SCALE = 0.15
 """Cauchy scale relative to the mean luminance: skin detail and small shadows are inliers, hair and hands are not."""
-LEAST_SQUARES = 1e3
-"""The same where the loss shall not be robust: so wide that every residual is an inlier."""
+LEAST_SQUARES = 3.0
+"""The same where the loss shall not be robust: a residual as large as the mean luminance still counts as its square."""
 AMBIENT_RIDGE = 0.02
 """Ridge on the ambient lobes: what an area light explains must not leak into the ambient."""
 SEARCH_PIXELS = 2000

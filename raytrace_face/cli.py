@@ -1,4 +1,4 @@
-"""The command line: `raytrace-face reconstruct | demo | render | doctor`.
+"""The command line: `raytrace-face reconstruct | demo | render | evaluate | doctor`.
 
 Nothing heavy is imported before it is needed, so that `--help` is instant. Errors that a person can act on are one
 line on standard error and exit code 2; Ctrl-C is exit code 130; neither leaves anything half-written.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import tyro
 from tyro.conf import Positional
 
+from raytrace_face import evaluate_images
 from raytrace_face.config import Colour, Config, Device, Quality, Solver
 from raytrace_face.errors import InputError, OutputError, RaytraceFaceError
 
@@ -178,7 +179,26 @@ def doctor(*, device: Device = "auto") -> int:
     return 1 if report.problems else 0
 
 
-COMMANDS: dict[str, Any] = {"reconstruct": reconstruct, "demo": demo, "render": render, "doctor": doctor}
+def evaluate() -> None:
+    """Score results of any program against a truth: raytrace-face evaluate --help."""
+    raise AssertionError("`run` turns to EVALUATE before it comes to this")
+
+
+COMMANDS: dict[str, Any] = {
+    "reconstruct": reconstruct,
+    "demo": demo,
+    "render": render,
+    "evaluate": evaluate,
+    "doctor": doctor,
+}
+EVALUATE: dict[str, Any] = {
+    "images": evaluate_images.images,
+    "albedo": evaluate_images.albedo,
+    "normals": evaluate_images.normals,
+    "depth": evaluate_images.depth,
+    "light": evaluate_images.light,
+}
+"""Commands below `evaluate`."""
 
 
 def settings_of(file: Path | None, options: dict[str, Any], no_shadows: bool = False) -> Config:
@@ -245,9 +265,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
         print(f"{PROGRAM} {__version__}")
         return 0
+    commands, program, description = COMMANDS, PROGRAM, DESCRIPTION
+    if given[:1] == ["evaluate"]:
+        commands, program, given = EVALUATE, f"{PROGRAM} evaluate", given[1:]
+        description = "Score results of any program against a truth."
     try:
         code = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog=PROGRAM, description=DESCRIPTION, args=given or ["--help"]
+            commands, prog=program, description=description, args=given or ["--help"]
         )
     except RaytraceFaceError as error:
         return _complain(f"error: {error}", error.exit_code)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Union
 
 import tyro
 from tyro.conf import Positional
@@ -179,9 +179,25 @@ def doctor(*, device: Device = "auto") -> int:
     return 1 if report.problems else 0
 
 
-def evaluate() -> None:
-    """Score results of any program against a truth: raytrace-face evaluate --help."""
-    raise AssertionError("`run` turns to EVALUATE before it comes to this")
+EVALUATE: dict[str, Any] = {
+    "images": evaluate_images.images,
+    "albedo": evaluate_images.albedo,
+    "normals": evaluate_images.normals,
+    "depth": evaluate_images.depth,
+    "light": evaluate_images.light,
+}
+"""The commands under `evaluate`, by name."""
+
+if TYPE_CHECKING:
+    Evaluation = Any
+else:  # a union of subcommands
+    _members = [Annotated[Any, tyro.conf.subcommand(name=name, constructor=f)] for name, f in EVALUATE.items()]
+    Evaluation = tyro.conf.OmitSubcommandPrefixes[tyro.conf.OmitArgPrefixes[Union[tuple(_members)]]]  # noqa: UP007
+
+
+def evaluate(command: Evaluation) -> int:
+    """Measure results of this or any other program by the field's own protocols."""
+    return int(command or 0)
 
 
 COMMANDS: dict[str, Any] = {
@@ -191,14 +207,6 @@ COMMANDS: dict[str, Any] = {
     "evaluate": evaluate,
     "doctor": doctor,
 }
-EVALUATE: dict[str, Any] = {
-    "images": evaluate_images.images,
-    "albedo": evaluate_images.albedo,
-    "normals": evaluate_images.normals,
-    "depth": evaluate_images.depth,
-    "light": evaluate_images.light,
-}
-"""Commands below `evaluate`."""
 
 
 def settings_of(file: Path | None, options: dict[str, Any], no_shadows: bool = False) -> Config:
@@ -265,13 +273,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
         print(f"{PROGRAM} {__version__}")
         return 0
-    commands, program, description = COMMANDS, PROGRAM, DESCRIPTION
-    if given[:1] == ["evaluate"]:
-        commands, program, given = EVALUATE, f"{PROGRAM} evaluate", given[1:]
-        description = "Score results of any program against a truth."
     try:
         code = tyro.extras.subcommand_cli_from_dict(
-            commands, prog=program, description=description, args=given or ["--help"]
+            COMMANDS, prog=PROGRAM, description=DESCRIPTION, args=given or ["--help"]
         )
     except RaytraceFaceError as error:
         return _complain(f"error: {error}", error.exit_code)

@@ -35,7 +35,7 @@ PACKAGE, FILE = "stlpips_pytorch", "weights/vST0.0/alex_shift_tolerant.pth"
 SHA256 = "b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee"
 """Of the weight file of version 0.0.2: other weights are another metric."""
 MIN_SIDE, MAX_PIXELS = 32, 4_000_000
-"""Below, the last features are a few pixels of padding; above, they take more than about 5 GB."""
+"""Below, the last features are a few pixels of padding; above, they take more than 4 GB."""
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """Mean and spread of ImageNet's colours in [-1, 1], which the network was trained with (LPIPS, version 0.1)."""
 

@@ -223,7 +223,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(capsys, picture, arguments, me
 def test_help_names_every_command(capsys):
     assert run(["--help"]) == 0
     assert "evaluate" in capsys.readouterr().out
-    assert run(["evaluate"]) == 0
+    assert run(["evaluate", "--help"]) == 0
     said = capsys.readouterr().out
     assert all(name in said for name in ("images", "albedo", "normals", "depth", "light"))
     assert run(["evaluate", "depth", "--help"]) == 0

@@ -1,1 +1,1 @@
-"""Measures: light, images, depth and geometry against a truth. Functions of arrays; only `appearance.transfer` renders."""
+"""Measures: light, images, depth and geometry against a truth. Only `appearance.transfer` renders."""

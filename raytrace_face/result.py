@@ -178,6 +178,21 @@ class Reconstruction:
                 picture[part] = render(head, view, inputs, seed + 7919 * number).numpy()
         return picture.reshape(view_camera.height, view_camera.width, 3)
 
+    def depth(self, camera: Camera | None = None) -> Array:
+        """Trace the depth of the face: (H, W) mm along the optical axis, 0 where the head is not.
+
+        Args:
+            camera: default the photo's camera on the fitted window, `camera.windowed(window)`.
+        """
+        from raytrace_face.backend import start
+
+        start(self.config.device, self.config.deterministic)
+        from raytrace_face.tracer.depth import depth_map
+        from raytrace_face.tracer.scene import HeadScene
+
+        view_camera = self.camera.windowed(self.window) if camera is None else camera
+        return depth_map(HeadScene(self.face_model(), self.vertices()), view_camera, self.face.T_camera_head)
+
     def save(self, folder: str | Path, force: bool = False) -> Path:
         """Write the result folder (docs/file-format.md) in one piece: it appears complete or not at all.
 

@@ -45,12 +45,31 @@ def load_photo(path: str | Path, colour: str = "srgb") -> Photo:
     white. Raises InputError: no such file, not a picture, damaged, too large, too small, empty of contrast, NaN.
     """
     _check_colour(colour)
+    values, digest, focal = _load(path)
+    is_float = values.dtype.kind == "f"
+    name = Path(path).name or str(path)
+    return _finish(values, "linear" if is_float else colour, name, digest, focal, is_float=is_float)
+
+
+def load_values(path: str | Path) -> NDArray[np.float32]:
+    """Numbers (H, W, 1 or 3) of a map, upright, as they stand: depth, normals, masks, environment maps.
+
+    EXR, HDR and float TIFF unchanged (negative values and NaN, too), 8- and 16-bit codes over their largest; no
+    transfer curve, transparency left out. Raises InputError: no such file, not a picture, damaged, too large.
+    """
+    values = _load(path)[0]
+    top = 1.0 if values.dtype.kind == "f" else float(np.iinfo(values.dtype).max)
+    return values[..., :3].astype(np.float32) / np.float32(top)
+
+
+def _load(path: str | Path) -> tuple[NDArray[Any], str, float | None]:
+    """Codes or floats (H, W, 1|3|4) of a picture file, the hex digest of its bytes and the focal length in pixels."""
     file = Path(path)
     name = file.name or str(path)
     data = _read(file, str(path))
     digest = hashlib.sha256(data).hexdigest()
     if file.suffix.lower() in FLOAT_SUFFIXES:
-        return _finish(_read_float(file, data), "linear", name, digest, None, is_float=True)
+        return _read_float(file, data), digest, None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -70,8 +89,7 @@ def load_photo(path: str | Path, colour: str = "srgb") -> Photo:
             f"{name} is damaged and cannot be decoded ({str(error).splitlines()[0][:80] if str(error) else 'no reason'}"
             "): export or download it again"
         ) from error
-    is_float = values.dtype.kind == "f"
-    return _finish(values, "linear" if is_float else colour, name, digest, focal, is_float=is_float)
+    return values, digest, focal
 
 
 def photo_from_array(array: NDArray[Any], colour: str = "srgb", name: str = "array") -> Photo:

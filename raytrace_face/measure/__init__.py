@@ -1,1 +1,1 @@
-"""Measures: light, images and geometry against a truth. Pure functions on arrays; no renderer."""
+"""Measures: light, images, depth and geometry against a truth. Only `appearance.transfer` renders."""

@@ -1,9 +1,15 @@
-"""Errors of directions: lights, normals, poses."""
+"""Errors of directions (lights, normals, poses) and of environment maps."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
+
+from lightstage.environment import latlong_directions, latlong_solid_angles
+from raytrace_face.capture.colour import REC709_LUMINANCE
+from raytrace_face.errors import InputError
 
 F = NDArray[np.float64]
 
@@ -39,3 +45,50 @@ def rotation_angle_deg(a: NDArray[np.floating], b: NDArray[np.floating]) -> floa
 def mean_angle_deg(predicted: NDArray[np.floating], truth: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
     """Mean angle in degrees between two fields of vectors (H, W, 3) where `mask` (H, W) is true."""
     return float(angle_deg(predicted[mask], truth[mask]).mean())
+
+
+@dataclass(frozen=True)
+class EnvironmentErrors:
+    """Errors of a lat-long map, weighted by solid angle; rmse over the mean of the truth."""
+
+    relative_rmse: float
+    """As it stands."""
+    relative_rmse_one_scale: float
+    """After the best factor for all pixels and channels."""
+    dominant_deg: float
+    """Angle between the directions that the two maps' light comes from on the whole; NaN where there is none."""
+
+
+def dominant_direction(image: NDArray[np.floating]) -> F:
+    """Unit vector (3,) that the light of a lat-long map (H, 2H, 3) comes from: its mean, by luminance. 0 if even.
+
+    It is the direction of the linear band of spherical harmonics. Axes as in `lightstage.environment`: row 0 looks
+    up (+y), the middle column along +z.
+    """
+    height = image.shape[0]
+    flux = (image @ REC709_LUMINANCE) * latlong_solid_angles(height)
+    total = (latlong_directions(height) * flux[..., None]).sum(axis=(0, 1))
+    length = float(np.linalg.norm(total))
+    return total / length if length > 1e-9 * np.abs(flux).sum() else np.zeros(3)
+
+
+def environment_errors(predicted: NDArray[np.floating], truth: NDArray[np.floating]) -> EnvironmentErrors:
+    """Errors of one lat-long map (H, 2H, 3) against another of the same size, linear, in one frame.
+
+    Raises:
+        InputError: the maps are not (H, 2H, 3) of one size, or the truth is black.
+    """
+    if predicted.shape != truth.shape or truth.ndim != 3 or truth.shape[1:] != (2 * truth.shape[0], 3):
+        raise InputError(
+            f"environment maps have shapes {predicted.shape} and {truth.shape}: both must be (H, 2H, 3), of one size"
+        )
+    p, t = predicted.astype(np.float64), truth.astype(np.float64)
+    weight = np.broadcast_to(latlong_solid_angles(len(t))[..., None], t.shape) / (4 * np.pi * 3)
+    mean = float((weight * t).sum())
+    if mean <= 0:
+        raise InputError("the true environment map is black: nothing can be relative to it")
+    power = float((weight * p * p).sum())
+    gain = float((weight * p * t).sum()) / power if power > 0 else 1.0
+    plain, scaled = (float(np.sqrt((weight * (k * p - t) ** 2).sum())) / mean for k in (1.0, gain))
+    a, b = dominant_direction(p), dominant_direction(t)
+    return EnvironmentErrors(plain, scaled, float(angle_deg(a, b)) if a.any() and b.any() else float("nan"))

@@ -17,6 +17,7 @@ import tyro
 from tyro.conf import Positional
 
 from raytrace_face import evaluate_images
+from raytrace_face.benchmark.commands import COMMANDS as BENCHMARK
 from raytrace_face.config import Colour, Config, Device, Quality, Solver
 from raytrace_face.errors import InputError, OutputError, RaytraceFaceError
 
@@ -188,23 +189,26 @@ EVALUATE: dict[str, Any] = {
 }
 """The commands under `evaluate`, by name."""
 
-if TYPE_CHECKING:
-    Evaluation = Any
-else:  # a union of subcommands
-    _members = [Annotated[Any, tyro.conf.subcommand(name=name, constructor=f)] for name, f in EVALUATE.items()]
-    Evaluation = tyro.conf.OmitSubcommandPrefixes[tyro.conf.OmitArgPrefixes[Union[tuple(_members)]]]  # noqa: UP007
 
+def group(summary: str, commands: dict[str, Any]) -> Any:
+    """A command that has commands of its own (two or more)."""
+    members = tuple(Annotated[Any, tyro.conf.subcommand(name=name, constructor=f)] for name, f in commands.items())
 
-def evaluate(command: Evaluation) -> int:
-    """Measure results of this or any other program by the field's own protocols."""
-    return int(command or 0)
+    def choose(command: Any) -> int:
+        return int(command or 0)
+
+    choose.__doc__ = summary
+    union = Union[members]  # type: ignore[valid-type]  # noqa: UP007
+    choose.__annotations__["command"] = tyro.conf.OmitSubcommandPrefixes[tyro.conf.OmitArgPrefixes[union]]
+    return choose
 
 
 COMMANDS: dict[str, Any] = {
     "reconstruct": reconstruct,
     "demo": demo,
     "render": render,
-    "evaluate": evaluate,
+    "evaluate": group("Measure results of this or any other program by the field's own protocols.", EVALUATE),
+    "benchmark": group("Make benchmarks, and run methods through them.", BENCHMARK),
     "doctor": doctor,
 }
 

@@ -225,8 +225,7 @@ def _trace(
     )  # fmt: skip
     image = np.zeros((SIZE * SIZE, 3), np.float32)
     image[near] = np.mean([render(head, view, inputs, seed).numpy() for seed in range(PASSES)], axis=0)
-    seen = np.stack([sample_texture(skin.diffuse[..., c], g.uv) for c in range(3)], axis=1)
-    albedo = np.where((g.part == 0)[:, None], seen, 0).reshape(SIZE, SIZE, 3).astype(np.float32)
+    albedo = np.where((g.part == 0)[:, None], sample_texture(skin.diffuse, g.uv), 0).reshape(SIZE, SIZE, 3).astype(np.float32)
     return _without_sparks(image.reshape(SIZE, SIZE, 3)), albedo, hit.reshape(SIZE, SIZE)
 
 

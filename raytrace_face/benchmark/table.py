@@ -212,7 +212,7 @@ def summary_rows(protocol: Scorer, runs: Sequence[Run]) -> list[dict[str, Any]]:
             parts += [(c, pooled_rows(protocol, run)) for c in protocol.POOLED.columns]
         for c, values in parts:
             f = figure(*sums(values, c.key, protocol.PERSON))
-            cells = {k: round(getattr(f, k), 6) for k in ("mean", "low", "high")}
+            cells = {k: round(getattr(f, k), c.digits + 2) for k in ("mean", "low", "high")}
             found.append(
                 {"method": run.method.name, "figure": c.key, "better": c.better, **cells, "count": f.count}
             )

@@ -1,4 +1,4 @@
-"""The command line: `raytrace-face reconstruct | demo | render | doctor`.
+"""The command line: `raytrace-face reconstruct | demo | render | evaluate | doctor`.
 
 Nothing heavy is imported before it is needed, so that `--help` is instant. Errors that a person can act on are one
 line on standard error and exit code 2; Ctrl-C is exit code 130; neither leaves anything half-written.
@@ -11,11 +11,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Union
 
 import tyro
 from tyro.conf import Positional
 
+from raytrace_face import evaluate as _evaluate
 from raytrace_face.config import Colour, Config, Device, Quality, Solver
 from raytrace_face.errors import InputError, OutputError, RaytraceFaceError
 
@@ -178,7 +179,30 @@ def doctor(*, device: Device = "auto") -> int:
     return 1 if report.problems else 0
 
 
-COMMANDS: dict[str, Any] = {"reconstruct": reconstruct, "demo": demo, "render": render, "doctor": doctor}
+EVALUATE: dict[str, Any] = {"geometry": _evaluate.geometry}
+"""The commands under `evaluate`, by name."""
+
+if TYPE_CHECKING:
+    Evaluation = Any
+else:  # a union of subcommands; it needs two members, so the last is hidden
+    _members = [Annotated[Any, tyro.conf.subcommand(name=name, constructor=f)] for name, f in EVALUATE.items()]
+    Evaluation = tyro.conf.OmitSubcommandPrefixes[
+        tyro.conf.OmitArgPrefixes[Union[tuple([*_members, Annotated[None, tyro.conf.Suppress]])]]  # noqa: UP007
+    ]
+
+
+def evaluate(command: Evaluation) -> int:
+    """Measure results of this or any other program by the field's own protocols."""
+    return int(command or 0)
+
+
+COMMANDS: dict[str, Any] = {
+    "reconstruct": reconstruct,
+    "demo": demo,
+    "render": render,
+    "evaluate": evaluate,
+    "doctor": doctor,
+}
 
 
 def settings_of(file: Path | None, options: dict[str, Any], no_shadows: bool = False) -> Config:

@@ -1,4 +1,4 @@
-"""The command line: `raytrace-face reconstruct | demo | render | evaluate | doctor`.
+"""The command line: `raytrace-face reconstruct | demo | render | evaluate | benchmark | doctor`.
 
 Nothing heavy is imported before it is needed, so that `--help` is instant. Errors that a person can act on are one
 line on standard error and exit code 2; Ctrl-C is exit code 130; neither leaves anything half-written.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Union
 import tyro
 from tyro.conf import Positional
 
-from raytrace_face import evaluate_images
+from raytrace_face import evaluate, evaluate_images
 from raytrace_face.benchmark.commands import COMMANDS as BENCHMARK
 from raytrace_face.config import Colour, Config, Device, Quality, Solver
 from raytrace_face.errors import InputError, OutputError, RaytraceFaceError
@@ -181,6 +181,7 @@ def doctor(*, device: Device = "auto") -> int:
 
 
 EVALUATE: dict[str, Any] = {
+    "geometry": evaluate.geometry,
     "images": evaluate_images.images,
     "albedo": evaluate_images.albedo,
     "normals": evaluate_images.normals,

@@ -1,4 +1,9 @@
-"""Errors of shapes: similarity alignment of a mesh to scan points and their distance to it."""
+"""Errors of shapes: how far scan points lie from a mesh, and how far normals turn from each other.
+
+Three distances are in use, and papers do not always say which: to the surface (the nearest point of a triangle), to
+the nearest vertex ("point-to-point"; it grows with the triangles), and to the tangent plane of the nearest vertex
+("point-to-plane"; never more than to the vertex). Alignment is in `raytrace_face.measure.alignment`.
+"""
 
 from __future__ import annotations
 
@@ -6,108 +11,96 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
-from scipy.spatial.transform import Rotation
 
-from raytrace_face.face.mesh import triangle_normals
-from raytrace_face.face.store import closest_on_triangles
+from raytrace_face.measure.alignment import Alignment, Similarity, align
+from raytrace_face.measure.light import angle_deg
+from raytrace_face.measure.surface import F, Points, Surface
 
-F = NDArray[np.float64]
-NEIGHBOURS = 10
-"""Triangles tried per point, nearest centroids first: enough for meshes of even triangles."""
-
-
-@dataclass(frozen=True)
-class Similarity:
-    """x -> scale rotation x + shift."""
-
-    scale: float
-    rotation: F
-    """(3, 3)."""
-    shift: F
-    """(3,) mm."""
-
-    def apply(self, points: NDArray[np.floating]) -> F:
-        """Points (N, 3) after the motion."""
-        return self.scale * np.asarray(points, np.float64) @ self.rotation.T + self.shift
+__all__ = [
+    "Alignment",
+    "Errors",
+    "Similarity",
+    "align",
+    "closest_points",
+    "cumulative_curve",
+    "normal_errors_deg",
+    "plane_distances",
+    "point_distances",
+    "surface_distances",
+    "vertex_distances",
+]
 
 
 @dataclass(frozen=True)
-class Alignment:
-    """A mesh laid onto scan points."""
+class Errors:
+    """A distribution of errors in a few figures, in the unit of the errors (mm or degrees)."""
 
-    motion: Similarity
-    """Mesh frame -> scan frame."""
-    distance_mm: F
-    """(N,) distance of each scan point from the moved mesh."""
+    median: float
+    mean: float
+    std: float
+    """Standard deviation about the mean."""
+    p90: float
+    """90 % of the points are no worse than this."""
+    rmse: float
+    n: int
+    """Number of points."""
 
-    @property
-    def median_mm(self) -> float:
-        return float(np.median(self.distance_mm))
+    @classmethod
+    def of(cls, values: Points) -> Errors:
+        """The figures of errors (N,); NaN where there are none.
 
-    @property
-    def mean_mm(self) -> float:
-        return float(self.distance_mm.mean())
-
-
-def closest_points(
-    points: NDArray[np.floating], vertices: NDArray[np.floating], triangles: NDArray[np.integer]
-) -> tuple[F, F]:
-    """Nearest points (N, 3) of a mesh to points (N, 3), and the unit normals (N, 3) of their triangles."""
-    corners = vertices[triangles]
-    candidates = (
-        cKDTree(corners.mean(axis=1)).query(points, k=min(NEIGHBOURS, len(triangles)))[1].reshape(len(points), -1)
-    )
-    found, weight = closest_on_triangles(points, vertices, triangles, candidates)
-    nearest = np.einsum("nc,ncd->nd", weight, corners[found]).astype(np.float64)
-    normals = triangle_normals(vertices, triangles[found])
-    return nearest, normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+        >>> Errors.of(np.array([3.0, 4.0])).mean
+        3.5
+        """
+        v = np.asarray(values, np.float64)
+        if not len(v):
+            nan = float("nan")
+            return cls(nan, nan, nan, nan, nan, 0)
+        rmse = float(np.sqrt((v * v).mean()))
+        return cls(float(np.median(v)), float(v.mean()), float(v.std()), float(np.percentile(v, 90)), rmse, len(v))
 
 
-def point_distances(points: NDArray[np.floating], vertices: NDArray[np.floating], triangles: NDArray[np.integer]) -> F:
-    """Distance (N,) of points from a mesh."""
-    return np.linalg.norm(closest_points(points, vertices, triangles)[0] - points, axis=1)
+def surface_distances(points: Points, surface: Surface) -> F:
+    """Exact distance (N,) in mm of points (N, 3) from a surface."""
+    return np.linalg.norm(surface.closest(points)[0] - points, axis=1)
 
 
-def align(
-    vertices: NDArray[np.floating],
-    triangles: NDArray[np.integer],
-    scan: NDArray[np.floating],
-    scale: bool = True,
-    iterations: int = 25,
-    outlier_mm: float = 5.0,
-) -> Alignment:
-    """Lay a mesh onto scan points (N, 3) in mm by point-to-plane ICP, and measure scan-to-mesh distances in mm.
+def vertex_distances(points: Points, surface: Surface) -> F:
+    """Distance (N,) in mm of points (N, 3) from the nearest vertex."""
+    return surface.nearest_vertex(points)[0]
 
-    The two must start roughly in register (both in a head frame). `scale=False` aligns rigidly. Points farther
-    than `outlier_mm` count with the weight of a Cauchy loss, so that a scan may show more than the mesh.
+
+def plane_distances(points: Points, surface: Surface) -> F:
+    """Distance (N,) in mm of points (N, 3) from the tangent plane of the nearest vertex."""
+    found = surface.nearest_vertex(points)[1]
+    return np.abs(((points - surface.vertices[found]) * surface.vertex_normals[found]).sum(axis=1))
+
+
+def normal_errors_deg(points: Points, normals: Points, surface: Surface) -> F:
+    """Angle (N,) in degrees between the normals (N, 3) of points (N, 3) and the surface's at their nearest points.
+
+    A mesh whose triangles run the other way round is turned: its angles lie beyond 90 degrees for most points.
     """
-    mesh = np.asarray(vertices, np.float64)
-    scan = np.asarray(scan, np.float64)
-    motion = Similarity(1.0, np.eye(3), scan.mean(0) - closest_points(scan, mesh, triangles)[0].mean(0))
-    for _ in range(iterations):
-        moved = motion.apply(mesh)
-        nearest, normal = closest_points(scan, moved, triangles)
-        gap = scan - nearest
-        weight = 1 / (1 + (gap**2).sum(axis=1) / outlier_mm**2)
-        step = _plane_step(nearest, normal, gap, weight, scale)
-        motion = Similarity(
-            step.scale * motion.scale, step.rotation @ motion.rotation, step.apply(motion.shift[None])[0]
-        )
-        if np.abs(step.apply(nearest) - nearest).max() < 1e-4:
-            break
-    return Alignment(motion, point_distances(scan, motion.apply(mesh), triangles))
+    angles = angle_deg(normals, surface.normals_at(*surface.closest(points)))
+    return angles if np.median(angles) <= 90 else 180 - angles
 
 
-def _plane_step(points: F, normals: F, gaps: F, weight: F, scale: bool) -> Similarity:
-    """The small similarity of points (N, 3) that closes gaps (N, 3) along normals, by linear least squares."""
-    centre = points.mean(axis=0)
-    arm = points - centre
-    columns = [np.cross(arm, normals), normals]
-    if scale:
-        columns.append((arm * normals).sum(axis=1, keepdims=True))
-    A = np.concatenate(columns, axis=1)
-    x = np.linalg.lstsq(A * np.sqrt(weight)[:, None], (gaps * normals).sum(axis=1) * np.sqrt(weight), rcond=None)[0]
-    rotation = Rotation.from_rotvec(x[:3]).as_matrix()
-    s = float(np.exp(x[6])) if scale else 1.0
-    return Similarity(s, rotation, centre + x[3:6] - s * rotation @ centre)
+def cumulative_curve(distances: Points, limits_mm: Points) -> F:
+    """Share (L,) of distances (N,) that are no larger than each limit (L,).
+
+    >>> cumulative_curve(np.array([0.5, 1.0, 2.0, 9.0]), np.array([0.0, 1.0, 5.0])).tolist()
+    [0.0, 0.5, 0.75]
+    """
+    return np.searchsorted(np.sort(distances), limits_mm, side="right") / len(distances)
+
+
+def closest_points(points: Points, vertices: Points, triangles: NDArray[np.integer]) -> tuple[F, F]:
+    """Nearest points (N, 3) of a mesh to points (N, 3), and the unit normals (N, 3) of their triangles."""
+    surface = Surface(np.asarray(vertices, np.float64), triangles)
+    nearest, found = surface.near(np.asarray(points, np.float64))
+    return nearest, surface.triangle_normals[found]
+
+
+def point_distances(points: Points, vertices: Points, triangles: NDArray[np.integer]) -> F:
+    """Exact distance (N,) in mm of points (N, 3) from a mesh."""
+    return surface_distances(np.asarray(points, np.float64), Surface(np.asarray(vertices, np.float64), triangles))

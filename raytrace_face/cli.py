@@ -6,12 +6,14 @@ line on standard error and exit code 2; Ctrl-C is exit code 130; neither leaves 
 
 from __future__ import annotations
 
+import functools
+import operator
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Union
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import tyro
 from tyro.conf import Positional
@@ -199,7 +201,7 @@ def group(summary: str, commands: dict[str, Any]) -> Any:
         return int(command or 0)
 
     choose.__doc__ = summary
-    union = Union[members]  # type: ignore[valid-type]  # noqa: UP007
+    union: Any = functools.reduce(operator.or_, members)
     choose.__annotations__["command"] = tyro.conf.OmitSubcommandPrefixes[tyro.conf.OmitArgPrefixes[union]]
     return choose
 

@@ -174,7 +174,9 @@ def run(jobs: Sequence[Job], processes: int, ray_address: str | None, quiet: boo
     found = [read(job) for job in jobs]
     missing = [job.item.id for job, done in zip(jobs, found, strict=True) if done is None]
     if missing:
-        raise InputError(f"items {', '.join(missing[:5])} left no figures: is {str(jobs[0].out)!r} shared by all workers?")
+        raise InputError(
+            f"items {', '.join(missing[:5])} left no figures: is {str(jobs[0].out)!r} shared by all workers?"
+        )
     return [done for done in found if done is not None]
 
 
@@ -194,7 +196,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def _share(processes: int) -> dict[str, str]:
-    """Threads of each of several processes: more than its share of the cores costs each of them three times its time."""
+    """Threads of each of several processes: with more than its share of the cores each takes three times as long."""
     threads = max((os.cpu_count() or 1) // processes, 1)
     return {**dict.fromkeys(THREAD_VARIABLES, str(threads)), "RAYTRACE_FACE_THREADS": str(threads)}
 
@@ -235,4 +237,3 @@ def _on_ray(jobs: Sequence[Job], address: str, processes: int) -> Iterator[None]
     finally:
         if started:
             ray.shutdown()
-

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from raytrace_face.errors import InputError
 from raytrace_face.face.model import PARTS, FaceModel
 from raytrace_face.types import Array
 
@@ -52,18 +53,28 @@ def arkit_name(name: str) -> str:
 
 
 def load_ict(folder: Path) -> IctHead:
-    """Read `ict_all_modes.npz` and the topology beside it."""
-    with np.load(folder / "ict_all_modes.npz") as z:
-        mean, modes, expression = (z[k].astype(np.float32)[..., :LAST, :] * 10 for k in ("mean", "id", "expr"))
-        names = tuple(str(n) for n in z["expr_names"])
-    triangles = _triangles(folder / "FaceXModel" / "generic_neutral_mesh.obj")
+    """Read `ict_all_modes.npz` and the topology beside it.
+
+    Raises:
+        InputError: a file is missing, or not what it should be.
+    """
+    try:
+        with np.load(folder / "ict_all_modes.npz", allow_pickle=False) as z:
+            mean, modes, expression = (z[k].astype(np.float32)[..., :LAST, :] * 10 for k in ("mean", "id", "expr"))
+            names = tuple(str(n) for n in z["expr_names"])
+        triangles = _triangles(folder / "FaceXModel" / "generic_neutral_mesh.obj")
+        layout = json.loads((folder / "FaceXModel" / "vertex_indices.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{str(folder)!r} is no ICT-FaceKit folder ({error}): it needs ict_all_modes.npz (mean, id, expr, "
+            "expr_names; cm) and FaceXModel/{generic_neutral_mesh.obj,vertex_indices.json}"
+        ) from error
     mean = mean - mean[BOUNDS[2][1] :].mean(axis=0)
     part = np.zeros(len(triangles), np.uint8)
     for name, first in BOUNDS:
         part[triangles.min(axis=1) >= first] = PARTS.index(name)
     uv = atlas(mean)
     part[part == PARTS.index("eyes")] = 0  # painted, so that eyes have an iris
-    layout = json.loads((folder / "FaceXModel" / "vertex_indices.json").read_text(encoding="utf-8"))
     own = np.arange(LAST, dtype=np.int32)
     none = np.zeros(0, np.int32)
     model = FaceModel(

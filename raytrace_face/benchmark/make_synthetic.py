@@ -24,6 +24,7 @@ from raytrace_face.benchmark.ict import HELD_OUT, NARROW, IctHead, arkit_name, l
 from raytrace_face.benchmark.paint import Skin, paint
 from raytrace_face.benchmark.spec import Item, write
 from raytrace_face.capture.colour import encode_u8, luminance
+from raytrace_face.errors import InputError
 from raytrace_face.face.mesh import rigid_fit
 from raytrace_face.measure import light
 from raytrace_face.output import new_folder
@@ -47,6 +48,8 @@ EXPRESSIONS: tuple[dict[str, float], ...] = (
 SEVEN = (36, 39, 42, 45, 33, 48, 54)
 """iBUG points of the seven landmarks of scans: eye corners from the image's left, nose bottom, mouth corners."""
 YAW_LIMIT_DEG = 60.0
+SCANNER_DEG = (-60.0, -30.0, 0.0, 30.0, 60.0)
+"""Yaws, and twice the pitches, from which a scanner looks."""
 
 
 @dataclass(frozen=True)
@@ -86,23 +89,32 @@ def make(
     """Write the benchmark folder: `count` heads under every light and yaw.
 
     Raises:
-        InputError, OutputError: no ICT data there; the folder exists.
+        InputError: no ICT data there, an unknown light, or a yaw beyond 60 degrees.
+        OutputError: the folder exists.
     """
+    wrong = [kind for kind in lights if kind not in LIGHTS]
+    if wrong:
+        raise InputError(f"light is {wrong[0]!r}: use {', '.join(LIGHTS)}")
+    if any(abs(yaw) > YAW_LIMIT_DEG for yaw in yaws) or count < 1:
+        raise InputError(
+            f"yaw {list(yaws)}, count {count}: yaws must lie within {YAW_LIMIT_DEG:.0f}, count be 1 or more"
+        )
     from raytrace_face.backend import start
 
     ict = load_ict(ict_folder)
     start("auto")
+    seen = seen_vertices(ict)
     items = []
     with new_folder(out, force) as folder:
         (folder / "photos").mkdir()
         (folder / "heads").mkdir()
-        np.savez_compressed(folder / "heads" / "mean.npz", **_scan(ict, ict.model.mean))
+        np.savez_compressed(folder / "heads" / "mean.npz", **_scan(ict, seen, ict.model.mean))
         shots = [(n, y, k) for n in range(count) for y in yaws for k in lights]
         subject: Subject | None = None
         for number, yaw, kind in tqdm(shots, desc="photos", disable=quiet, dynamic_ncols=True):
             if subject is None or subject.number != number:
                 subject = make_subject(ict, number, modes, seed)
-                np.savez_compressed(folder / "heads" / f"{number}.npz", **_scan(ict, subject.neutral))
+                np.savez_compressed(folder / "heads" / f"{number}.npz", **_scan(ict, seen, subject.neutral))
             name = f"ict{number}_{kind}_yaw{yaw:g}"
             shot = shoot(ict, subject, kind, yaw, seed)
             Image.fromarray(shot.codes).save(folder / "photos" / f"{name}.png")
@@ -112,12 +124,32 @@ def make(
         write(folder, "synthetic", title, {"colour": "srgb", "mean_head": "heads/mean.npz"}, items)
 
 
-def _scan(ict: IctHead, vertices: Array) -> dict[str, NDArray[Any]]:
-    """The narrow face as a scan: points, triangles, the seven landmarks."""
-    inside = (ict.model.triangles < NARROW).all(axis=1)
+def seen_vertices(ict: IctHead) -> NDArray[np.bool_]:
+    """(V,) vertices of the narrow face that a scanner round the mean head sees: not the linings of nose and lids."""
+    from raytrace_face.tracer.render import gbuffer
+    from raytrace_face.tracer.scene import HeadScene
+
+    head = HeadScene(ict.model, ict.model.mean)
+    camera = Camera(2 * SIZE, 2 * SIZE, 4.2 * SIZE, (SIZE, SIZE))
+    seen = np.zeros(ict.model.vertex_count, bool)
+    for yaw in SCANNER_DEG:
+        for pitch in SCANNER_DEG:
+            T = np.eye(4)
+            T[:3, :3] = Rotation.from_euler("yx", [yaw, pitch / 2], degrees=True).as_matrix()
+            T[:3, 3] = [0, 0, -900]
+            g = gbuffer(head, camera, T)
+            seen[g.corners[g.part != 255]] = True
+    seen[NARROW:] = False
+    return seen
+
+
+def _scan(ict: IctHead, seen: NDArray[np.bool_], vertices: Array) -> dict[str, Any]:
+    """What a scanner sees of the narrow face: points, triangles, the seven landmarks."""
+    inside = seen[ict.model.triangles].all(axis=1)
+    used, numbers = np.unique(ict.model.triangles[inside], return_inverse=True)
     return {
-        "vertices": vertices[:NARROW],
-        "triangles": ict.model.triangles[inside],
+        "vertices": vertices[used],
+        "triangles": numbers.reshape(-1, 3),
         "landmarks": vertices[ict.landmarks[list(SEVEN)]],
     }
 
@@ -175,7 +207,9 @@ def lamps_of(kind: str, rng: np.random.Generator) -> list[Lamp]:
         return [Lamp(light.direction(side * rng.uniform(0, 20), rng.uniform(50, 65)), 3.0, tint), fill]
     if kind == "mixed":  # a warm hard light against a cool soft one from the other side
         warm = Lamp(light.direction(side * rng.uniform(40, 65), rng.uniform(10, 30)), 2.0, np.array([1.0, 0.85, 0.65]))
-        cool = Lamp(light.direction(-side * rng.uniform(40, 70), rng.uniform(0, 20)), 12.0, 0.4 * np.array([0.8, 0.95, 1.2]))
+        cool = Lamp(
+            light.direction(-side * rng.uniform(40, 70), rng.uniform(0, 20)), 12.0, 0.4 * np.array([0.8, 0.95, 1.2])
+        )
         return [warm, cool, fill]
     raise ValueError(f"light is {kind!r}: use one of {', '.join(LIGHTS)}")
 
@@ -225,7 +259,11 @@ def _trace(
     )  # fmt: skip
     image = np.zeros((SIZE * SIZE, 3), np.float32)
     image[near] = np.mean([render(head, view, inputs, seed).numpy() for seed in range(PASSES)], axis=0)
-    albedo = np.where((g.part == 0)[:, None], sample_texture(skin.diffuse, g.uv), 0).reshape(SIZE, SIZE, 3).astype(np.float32)
+    albedo = (
+        np.where((g.part == 0)[:, None], sample_texture(skin.diffuse, g.uv), 0)
+        .reshape(SIZE, SIZE, 3)
+        .astype(np.float32)
+    )
     return _without_sparks(image.reshape(SIZE, SIZE, 3)), albedo, hit.reshape(SIZE, SIZE)
 
 

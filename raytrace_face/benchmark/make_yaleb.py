@@ -17,9 +17,7 @@ from raytrace_face.output import new_folder
 TITLE = "Extended Yale B"
 
 
-def make(
-    data: Path, out: Path, *, subjects: Sequence[str], lights: Sequence[str], force: bool, quiet: bool
-) -> None:
+def make(data: Path, out: Path, *, subjects: Sequence[str], lights: Sequence[str], force: bool, quiet: bool) -> None:
     """Copy what the protocol needs: photos, the photos they are relit to, and the truth.
 
     Truth is taken from `<data>/truth/<subject>.npz` where it is there, else made by photometric stereo from all

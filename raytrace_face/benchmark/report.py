@@ -74,7 +74,7 @@ def plot(protocol: Scorer, runs: Sequence[Run], path: Path, title: str) -> None:
                           label=run.method.name)  # fmt: skip
         axis.set(xlabel=f"{column.title} ({column.better} is better)", ylim=(0, 1.02))
         axis.grid(alpha=0.3)
-    for axis in axes[len(columns):]:
+    for axis in axes[len(columns) :]:
         axis.remove()
     axes[0].set_ylabel("share of items")
     if len(runs) > 1:

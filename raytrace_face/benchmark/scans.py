@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raytrace_face.benchmark.protocol import NAN, Column, Pooled, Scored
+from raytrace_face.benchmark.protocol import Column, Pooled, Scored
 from raytrace_face.benchmark.spec import Benchmark, Item
 from raytrace_face.errors import InputError
 from raytrace_face.measure import meshes, protocols
+from raytrace_face.measure.surface import F
 from raytrace_face.result import Reconstruction
 
 FIGURES = (
@@ -23,40 +24,35 @@ FIGURES = (
     Column("aligned_p90_mm", "p90", "low", detail=True),
     Column("unscaled_median_mm", "un-scaled median, mm", "low"),
     Column("posed_median_mm", "posed median, mm", "low"),
-    Column("normals_deg", "normals, deg", "low", 1),
+    Column("normals_mean_deg", "normals, deg", "low", 1),
     Column("nose_median_mm", "nose", "low", detail=True),
     Column("mouth_median_mm", "mouth", "low", detail=True),
     Column("forehead_median_mm", "forehead", "low", detail=True),
     Column("cheeks_median_mm", "cheeks", "low", detail=True),
 )
-MEAN = "mean face"
 COLUMNS = FIGURES
 GROUP = "challenge"
 PERSON = "scan"
 POOLED: Pooled | None = None
-REFERENCE: Mapping[str, str] = {f"{MEAN}.{c.key}": c.key for c in FIGURES}
-SUFFIXES = (".obj", ".ply", ".glb", ".stl")
+REFERENCE: Mapping[str, str] = {f"{protocols.MEAN_FACE}.{c.key}": c.key for c in FIGURES}
 
 
-def geometry_row(protocol: str, scan: protocols.Scan, mesh: meshes.FaceMesh) -> dict[str, Any]:
+def geometry_row(protocol: str, scan: meshes.Scan, landmarks: F, mesh: meshes.FaceMesh) -> dict[str, Any]:
     """Figures of a mesh against a scan, and those of the mean face beside them."""
-    compare = protocols.micc if protocol == "micc" else protocols.now
-    base = compare(scan, protocols.mean_face()).row()
-    return {**compare(scan, mesh).row(), **{f"{MEAN}.{key}": value for key, value in base.items()}}
+    both = protocols.compare(protocol, "method", scan.vertices, landmarks, mesh, scan.normals)
+    base = both[protocols.MEAN_FACE].row()
+    return {**both["method"].row(), **{f"{protocols.MEAN_FACE}.{key}": value for key, value in base.items()}}
 
 
-def _scan(benchmark: Benchmark, item: Item) -> protocols.Scan:
-    unit = str(benchmark.options.get("unit", "mm"))
-    surface = meshes.load_mesh(benchmark.path(str(item["scan"])), unit=unit)
-    marks = meshes.load_landmarks(benchmark.path(str(item["landmarks"])), unit=unit)
-    return protocols.Scan(surface.vertices, marks, surface.triangles)
+def _scan(benchmark: Benchmark, item: Item) -> tuple[meshes.Scan, F]:
+    unit: Any = str(benchmark.options.get("unit", "mm"))
+    return meshes.load_scan(benchmark.path(str(item["scan"])), benchmark.path(str(item["landmarks"])), unit)
 
 
 def _score(benchmark: Benchmark, item: Item, mesh: meshes.FaceMesh) -> Scored:
-    row = geometry_row(benchmark.protocol, _scan(benchmark, item), mesh)
-    known = {c.key: row.get(c.key, NAN) for c in FIGURES}
+    row = geometry_row(benchmark.protocol, *_scan(benchmark, item), mesh)
     names = {GROUP: str(item.values.get(GROUP, "")), PERSON: str(item["scan"])}
-    return Scored({**names, **row, **known})
+    return Scored({**names, **row})
 
 
 def score(benchmark: Benchmark, item: Item, result: Reconstruction) -> Scored:
@@ -66,7 +62,7 @@ def score(benchmark: Benchmark, item: Item, result: Reconstruction) -> Scored:
 
 def score_nothing(benchmark: Benchmark, item: Item) -> Scored:
     """Figures of the mean face."""
-    return _score(benchmark, item, protocols.mean_face())
+    return _score(benchmark, item, meshes.mean_face())
 
 
 def score_files(benchmark: Benchmark, item: Item, folder: Path) -> Scored:
@@ -81,14 +77,12 @@ def mesh_of(folder: Path, item: Item) -> meshes.FaceMesh:
         InputError: there is none, or it cannot be read.
     """
     if (folder / item.id / "result.json").is_file():
-        return meshes.of_result(Reconstruction.load(folder / item.id))
-    for suffix in SUFFIXES:
+        return meshes.load_face(folder / item.id)
+    for suffix in meshes.MESH_SUFFIXES:
         path = folder / (item.id + suffix)
         if path.is_file():
-            surface = meshes.load_mesh(path)
-            marks = meshes.load_landmarks(folder / f"{item.id}.txt")
-            return meshes.FaceMesh(surface.vertices, surface.triangles, marks, None)
+            return meshes.load_face(path, folder / f"{item.id}.txt")
     raise InputError(
-        f"{str(folder)!r} has nothing for item {item.id!r}: give {item.id}{'|'.join(SUFFIXES)} and {item.id}.txt with "
-        "its seven landmarks, or a result folder of that name"
+        f"{str(folder)!r} has nothing for item {item.id!r}: give {item.id}{'|'.join(meshes.MESH_SUFFIXES)} "
+        f"and {item.id}.txt with its seven landmarks, or a result folder of that name"
     )

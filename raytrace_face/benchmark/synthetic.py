@@ -17,6 +17,7 @@ from raytrace_face.benchmark.protocol import NAN, Column, Pooled, Scored
 from raytrace_face.benchmark.spec import Benchmark, Item
 from raytrace_face.benchmark.yaleb import on_crop
 from raytrace_face.measure import geometry, images, light, meshes, protocols
+from raytrace_face.measure.surface import F, Surface
 from raytrace_face.result import Reconstruction
 from raytrace_face.types import Array
 
@@ -37,16 +38,17 @@ SHOWN = 192
 """Side of the pictures in pixels."""
 
 
-def _scan(benchmark: Benchmark, name: str) -> protocols.Scan:
+def _scan(benchmark: Benchmark, name: str) -> tuple[meshes.Scan, F]:
     with np.load(benchmark.path(name), allow_pickle=False) as z:
-        return protocols.Scan(z["vertices"], z["landmarks"], z["triangles"])
+        vertices = z["vertices"].astype(np.float64)
+        return meshes.Scan(vertices, Surface(vertices, z["triangles"]).vertex_normals), z["landmarks"]
 
 
 @lru_cache(maxsize=4)
 def head_turn(benchmark_folder: Path, mean_head: str) -> NDArray[np.float64]:
     """Rotation (3, 3) from the program's mean head to the test model's: their frames agree in origin, not in tilt."""
     with np.load(benchmark_folder / mean_head, allow_pickle=False) as z:
-        mean = protocols.mean_face()
+        mean = meshes.mean_face()
         return geometry.align(mean.vertices, mean.triangles, z["vertices"][::2]).motion.rotation
 
 
@@ -81,7 +83,7 @@ def albedo_error(benchmark: Benchmark, item: Item, result: Reconstruction) -> tu
 def score(benchmark: Benchmark, item: Item, result: Reconstruction) -> Scored:
     """Figures of a reconstruction."""
     row: dict[str, Any] = _start(item)
-    row |= scans.geometry_row("now", _scan(benchmark, str(item["head"])), meshes.of_result(result))
+    row |= scans.geometry_row("now", *_scan(benchmark, str(item["head"])), meshes.of_result(result))
     turn = head_turn(benchmark.folder.resolve(), str(benchmark.options["mean_head"]))
     rotation = np.array(item["T_camera_head"])[:3, :3] @ np.array(item["rotation"]) @ turn
     row["pose_deg"] = light.rotation_angle_deg(result.face.T_camera_head[:3, :3], rotation)
@@ -92,7 +94,9 @@ def score(benchmark: Benchmark, item: Item, result: Reconstruction) -> Scored:
     photo = np.asarray(Image.open(benchmark.path(str(item["photo"]))))
     render = on_crop(result.pictures.render, result.window, (photo.shape[0], photo.shape[1]))
     shown = [("photo", photo), ("render", to_u8(render)), ("albedo", to_u8(found)), ("true albedo", to_u8(truth))]
-    title = f"{item.id}  {row['aligned_median_mm']:.2f} mm, mean face {row[f'{scans.MEAN}.aligned_median_mm']:.2f}"
+    title = (
+        f"{item.id}  {row['aligned_median_mm']:.2f} mm, mean face {row[f'{protocols.MEAN_FACE}.aligned_median_mm']:.2f}"
+    )
     small = [(name, np.asarray(Image.fromarray(x).resize((SHOWN, SHOWN)))) for name, x in shown]
     return Scored(row, picture=strip(title, small))
 
@@ -103,7 +107,7 @@ def _start(item: Item) -> dict[str, Any]:
 
 def score_nothing(benchmark: Benchmark, item: Item) -> Scored:
     """The mean face, light from the camera, the photo as albedo; pose and expression have no floor."""
-    row = _start(item) | scans.geometry_row("now", _scan(benchmark, str(item["head"])), protocols.mean_face())
+    row = _start(item) | scans.geometry_row("now", *_scan(benchmark, str(item["head"])), meshes.mean_face())
     row["light_error_deg"] = float(light.angle_deg(np.array([0, 0, 1.0]), np.array(item["light_direction"])))
     return Scored(row)
 
@@ -113,4 +117,4 @@ def score_files(benchmark: Benchmark, item: Item, folder: Path) -> Scored:
     if (folder / item.id / "result.json").is_file():
         return score(benchmark, item, Reconstruction.load(folder / item.id))
     mesh = scans.mesh_of(folder, item)
-    return Scored(_start(item) | scans.geometry_row("now", _scan(benchmark, str(item["head"])), mesh))
+    return Scored(_start(item) | scans.geometry_row("now", *_scan(benchmark, str(item["head"])), mesh))

@@ -1,4 +1,4 @@
-"""Tables of methods over items: means with bootstrap intervals over people, differences between methods, CSV and Markdown."""
+"""Tables of methods over items: means with bootstrap intervals over people, differences between methods."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Figure:
     """Values in the mean."""
 
     def text(self, digits: int, interval: bool = True) -> str:
-        """"5.0 (4.6 to 5.4)", or a dash."""
+        """ "5.0 (4.6 to 5.4)", or a dash."""
         if np.isnan(self.mean):
             return "-"
         if not interval or np.isnan(self.low):
@@ -87,18 +87,21 @@ def figure(total: F, count: F, seed: int = 0) -> Figure:
     return Figure(float(_ratio(total, count)), low, high, int(count.sum()))
 
 
-def difference(first: tuple[F, F], second: tuple[F, F], seed: int = 0) -> Figure:
+Sums = tuple[F, F]
+
+
+def difference(first: Sums, second: Sums, seed: int = 0) -> Figure:
     """Mean of `second` minus mean of `first` over the same people (paired), with the interval of that difference."""
     used = (first[1] > 0) & (second[1] > 0)
-    data = tuple(x[used] for x in (*first, *second))
+    a, n, b, m = (x[used] for x in (*first, *second))
 
     def statistic(a: F, n: F, b: F, m: F, axis: int = -1) -> F:
         return _ratio(b, m, axis) - _ratio(a, n, axis)
 
     if not used.any():
         return Figure(float("nan"), float("nan"), float("nan"), 0)
-    low, high = _interval(data, statistic, seed)
-    return Figure(float(statistic(*data)), low, high, int(used.sum()))
+    low, high = _interval((a, n, b, m), statistic, seed)
+    return Figure(float(statistic(a, n, b, m)), low, high, int(used.sum()))
 
 
 def _interval(data: tuple[F, ...], statistic: Callable[..., F], seed: int) -> tuple[float, float]:
@@ -172,7 +175,8 @@ def difference_table(protocol: Scorer, runs: Sequence[Run]) -> str:
     for run in runs[1:]:
         cells = []
         for c in columns:
-            d = difference(*(sums([x.row for x in r.done], c.key, protocol.PERSON) for r in (first, run)))
+            ours, theirs = (sums([x.row for x in r.done], c.key, protocol.PERSON) for r in (first, run))
+            d = difference(ours, theirs)
             text = d.text(c.digits) if np.isnan(d.mean) else f"{d.mean:+.{c.digits}f}"
             if d.low > 0 or d.high < 0:
                 worse = (d.mean > 0) == (c.better == "low")
@@ -213,9 +217,7 @@ def summary_rows(protocol: Scorer, runs: Sequence[Run]) -> list[dict[str, Any]]:
         for c, values in parts:
             f = figure(*sums(values, c.key, protocol.PERSON))
             cells = {k: round(getattr(f, k), c.digits + 2) for k in ("mean", "low", "high")}
-            found.append(
-                {"method": run.method.name, "figure": c.key, "better": c.better, **cells, "count": f.count}
-            )
+            found.append({"method": run.method.name, "figure": c.key, "better": c.better, **cells, "count": f.count})
         found.append({"method": run.method.name, "figure": "failed", "better": "low", "mean": len(run.failed)})
     return found
 

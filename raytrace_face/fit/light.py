@@ -159,9 +159,7 @@ def _search(
         A = np.concatenate([columns, uniform], axis=1)
         x = solve.robust_nnls(A, image[:, None], weight, scale, np.full(A.shape[1], 1e-4))[:-1, 0]
         return np.flatnonzero(x > 1e-3 * max(x.max(), 1e-12))
-    found = solve.greedy(
-        columns, uniform, image, weight, scale, directions, config.max_lights, config.light_penalty
-    )
+    found = solve.greedy(columns, uniform, image, weight, scale, directions, config.max_lights, config.light_penalty)
     return np.asarray(found.chosen, np.int64)
 
 

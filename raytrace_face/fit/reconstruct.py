@@ -146,8 +146,9 @@ def _fit(
         f0, rough = texels.spread(specular_prior(face_model)), texels.spread(roughness_prior(face_model))
         plain = Maps(statistical, np.repeat(f0[..., None], 3, 2), rough, np.zeros_like(rough))
         before = window.compose(lit, plain, rough)
+        curve: list[float] = []
         if not config.stage2.personal:
-            maps, curve = plain, []
+            maps = plain
         elif config.solver == "montecarlo":
             maps, curve = montecarlo.stage2(setting, first, plain, lit, where, observation, config.seed, store, bar)
         else:

@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
 import numpy as np
@@ -21,6 +21,9 @@ from scipy.spatial import cKDTree
 from raytrace_face.errors import InputError
 from raytrace_face.face.model import PARTS, FaceModel
 from raytrace_face.measure.surface import F, Surface
+
+if TYPE_CHECKING:
+    from raytrace_face.result import Reconstruction
 
 Unit = Literal["mm", "cm", "m"]
 Index = NDArray[np.integer]
@@ -106,7 +109,15 @@ def load_result(folder: Path) -> FaceMesh:
     """
     from raytrace_face.result import Reconstruction
 
-    result = Reconstruction.load(folder)
+    return of_result(Reconstruction.load(folder))
+
+
+def of_result(result: Reconstruction) -> FaceMesh:
+    """Neutral and posed shape of a reconstruction, skin only.
+
+    Raises:
+        InputError: its face model is without the seven landmarks.
+    """
     return _of_model(result.face_model(), result.vertices(expression=False), result.vertices())
 
 

@@ -27,9 +27,7 @@ ROUNDS = 6
 """Of shading out shadows and re-estimating gains; after six the normals turn by less than 0.1 degrees."""
 
 
-def solve(
-    images: NDArray[np.floating], directions: NDArray[np.floating]
-) -> tuple[Array, Array, NDArray[np.float64]]:
+def solve(images: NDArray[np.floating], directions: NDArray[np.floating]) -> tuple[Array, Array, NDArray[np.float64]]:
     """Normals (H, W, 3), albedo (H, W) and gains (N,) of photos (N, H, W) in linear light, 1 = clipped.
 
     Minimises sum_k w_k (I_k / g_k - rho n . l_k)^2 a pixel; w_k is 0 in shadow and where the photo is clipped. Gains

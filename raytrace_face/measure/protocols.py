@@ -32,7 +32,7 @@ Measure = Callable[[Points, Surface], F]
 REGIONS = ("nose", "mouth", "forehead", "cheeks")
 MEAN_FACE = "mean face"
 MICC_RADIUS_MM = 95.0
-"""Scan points that far from the nose tip count (Genova et al., CVPR 2018, section 5.2)."""
+"""Scan points that far from the nose tip count (after Genova et al., CVPR 2018)."""
 NOSE_MM = 35.0
 """The nose tip lies so near to the nose bottom."""
 LANDMARK_RMS_MM = 8.0

@@ -70,7 +70,7 @@ def geometry(
         unit: of the mesh and its landmarks.
         scan_unit: of the scan and its landmarks.
         out: folder for the table, the distances, cumulative curves and a picture of the errors.
-        quiet: print nothing.
+        quiet: no progress and no table.
     """
     if out is not None and os.path.lexists(out):
         raise OutputError(f"output {str(out)!r} exists: choose another with --out")
@@ -79,7 +79,8 @@ def geometry(
 
     truth, truth_landmarks = load_scan(scan, scan_landmarks, scan_unit)
     face = load_face(mesh, mesh_landmarks, unit)
-    scores = compare(protocol, mesh.name, truth.vertices, truth_landmarks, face, truth.normals)
+    name = mesh.resolve().name
+    scores = compare(protocol, name, truth.vertices, truth_landmarks, face, truth.normals, progress=not quiet)
     rows = table_rows(scores)
     text = markdown(rows, {"shape": f"{protocol}, mm", **COLUMNS})
     if out is not None:

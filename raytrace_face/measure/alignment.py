@@ -141,4 +141,4 @@ def align(
     start = Similarity(1.0, np.eye(3), points.mean(axis=0) - surface.near(points)[0].mean(axis=0))
     motion = icp(surface, points, start, scale, iterations, outlier_mm)
     back = motion.undo(points)
-    return Alignment(motion, motion.scale * np.linalg.norm(surface.near(back)[0] - back, axis=1))
+    return Alignment(motion, motion.scale * np.linalg.norm(surface.closest(back)[0] - back, axis=1))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from raytrace_face.errors import InputError
 from raytrace_face.measure.alignment import Similarity, from_landmarks, icp
@@ -32,7 +33,7 @@ Measure = Callable[[Points, Surface], F]
 REGIONS = ("nose", "mouth", "forehead", "cheeks")
 MEAN_FACE = "mean face"
 MICC_RADIUS_MM = 95.0
-"""Scan points that far from the nose tip count (Genova et al., CVPR 2018, section 5.2)."""
+"""Scan points that far from the nose tip count (after Genova et al., CVPR 2018)."""
 NOSE_MM = 35.0
 """The nose tip lies so near to the nose bottom."""
 LANDMARK_RMS_MM = 8.0
@@ -139,11 +140,15 @@ def compare(
     scan_landmarks: Points,
     mesh: FaceMesh,
     scan_normals: Points | None = None,
+    progress: bool = False,
 ) -> dict[str, GeometryScores]:
     """Scores of a method and of the mean face on one scan, by name. Arguments and errors as those of `now`."""
+    if name == MEAN_FACE:
+        raise InputError(f"{name!r} is the name of the row to compare with: rename the mesh")
     measure = PROTOCOLS[protocol]
     shapes = {name: mesh, MEAN_FACE: mean_face()}
-    return {key: measure(scan_vertices, scan_landmarks, shape, scan_normals) for key, shape in shapes.items()}
+    bar = tqdm(shapes.items(), "measure", unit="shape", disable=not progress, leave=False)
+    return {key: measure(scan_vertices, scan_landmarks, shape, scan_normals) for key, shape in bar}
 
 
 def table_rows(scores: Mapping[str, GeometryScores]) -> list[dict[str, str | float]]:

@@ -301,6 +301,8 @@ def test_tables_carry_the_mean_face(person, scan):
     mean = protocols.now(points, landmarks, meshes.mean_face(), normals)
     assert {k: v for k, v in rows[1].items() if k != "shape"} == mean.row()
     assert mean.aligned.median > scores["ours"].aligned.median + 0.2
+    with pytest.raises(InputError, match="rename"):
+        protocols.compare("now", "mean face", points, landmarks, person)
 
 
 def test_mean_face_has_its_landmarks_on_both_sides():
@@ -365,6 +367,9 @@ def test_command_measures_and_writes(files, person, capsys):
     ]  # fmt: skip
     assert run([*files, "--out", "out"]) == 2  # never overwritten
     assert "exists" in capsys.readouterr().err
+    assert run([*files, "--quiet", "--out", "again"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert Path("again/table.csv").read_bytes() == Path("out/table.csv").read_bytes()  # nothing random
 
 
 def test_units_are_taken_at_their_word(files, scan, capsys):

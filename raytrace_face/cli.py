@@ -202,7 +202,7 @@ def group(summary: str, commands: dict[str, Any]) -> Any:
 
     choose.__doc__ = summary
     union: Any = functools.reduce(operator.or_, members)
-    choose.__annotations__["command"] = tyro.conf.OmitSubcommandPrefixes[tyro.conf.OmitArgPrefixes[union]]
+    choose.__annotations__["command"] = tyro.conf.OmitSubcommandPrefixes[tyro.conf.OmitArgPrefixes[union]]  # type: ignore[misc]
     return choose
 
 

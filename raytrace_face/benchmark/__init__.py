@@ -1,1 +1,1 @@
-"""Benchmarks as data: a folder with `benchmark.toml` and files, scored item by item for any method (docs/measures.md)."""
+"""Benchmarks as data: a folder with `benchmark.toml` and files, scored item by item for any method."""

@@ -125,22 +125,29 @@ def make(
 
 
 def seen_vertices(ict: IctHead) -> NDArray[np.bool_]:
-    """(V,) vertices of the narrow face that a scanner round the mean head sees: not the linings of nose and lids."""
+    """(V,) vertices of the narrow face that a scanner round the mean head sees: not the linings of nose and lids.
+
+    Those count that are seen in most of the views that they face: a nostril opens to the views from below only.
+    """
+    from raytrace_face.face.mesh import vertex_normals
     from raytrace_face.tracer.render import gbuffer
     from raytrace_face.tracer.scene import HeadScene
 
     head = HeadScene(ict.model, ict.model.mean)
     camera = Camera(2 * SIZE, 2 * SIZE, 4.2 * SIZE, (SIZE, SIZE))
-    seen = np.zeros(ict.model.vertex_count, bool)
+    normals = vertex_normals(ict.model.mean, ict.model.triangles)
+    found, faced = np.zeros(ict.model.vertex_count), np.zeros(ict.model.vertex_count)
     for yaw in SCANNER_DEG:
         for pitch in SCANNER_DEG:
             T = np.eye(4)
             T[:3, :3] = Rotation.from_euler("yx", [yaw, pitch / 2], degrees=True).as_matrix()
             T[:3, 3] = [0, 0, -900]
             g = gbuffer(head, camera, T)
-            seen[g.corners[g.part != 255]] = True
+            found[np.unique(g.corners[g.part != 255])] += 1
+            faced += normals @ T[:3, :3].T @ [0.0, 0.0, 1.0] > 0.25
+    seen = found > 0.6 * np.maximum(faced, 1)
     seen[NARROW:] = False
-    return seen
+    return np.asarray(seen)
 
 
 def _scan(ict: IctHead, seen: NDArray[np.bool_], vertices: Array) -> dict[str, Any]:

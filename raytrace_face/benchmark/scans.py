@@ -24,7 +24,7 @@ FIGURES = (
     Column("aligned_p90_mm", "p90", "low", detail=True),
     Column("unscaled_median_mm", "un-scaled median, mm", "low"),
     Column("posed_median_mm", "posed median, mm", "low"),
-    Column("normals_mean_deg", "normals, deg", "low", 1),
+    Column("normals_median_deg", "normals median, deg", "low", 1),
     Column("nose_median_mm", "nose", "low", detail=True),
     Column("mouth_median_mm", "mouth", "low", detail=True),
     Column("forehead_median_mm", "forehead", "low", detail=True),

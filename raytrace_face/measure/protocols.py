@@ -78,6 +78,7 @@ class GeometryScores:
             "unscaled_mean_mm": self.rigid.mean,
             "posed_median_mm": (self.posed or none).median,
             "point_to_point_median_mm": self.point_to_point.median,
+            "normals_median_deg": normals.median,
             "normals_mean_deg": normals.mean,
             **{f"{name}_median_mm": self.regions[name].median for name in REGIONS},
             "scale": self.motion.scale,

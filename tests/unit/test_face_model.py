@@ -327,3 +327,20 @@ def test_random_ict_heads_are_fitted_and_have_unit_coefficients(model: FaceModel
     assert median < 0.4
     assert mean < 0.5
     assert 0.6 < np.mean(squares) < 1.5
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_lids_show_their_outside(model, side):
+    # Skin 1 to 4.5 mm off the ball is lid, nearer lies its rim. Where a normal points to the ball, by more than the
+    # underside of the margin does, the lid is folded through itself: 13 % were, before the fold was taken out.
+    ball = model.mean[np.unique(model.triangles[model.triangle_part == PARTS.index("eyes")])]
+    ball = ball[ball[:, 0] * side > 0]
+    centre = (ball.min(axis=0) + ball.max(axis=0)) / 2
+    skin = np.unique(model.triangles[model.triangle_part == PARTS.index("skin")])
+    offset = model.mean[skin] - centre
+    distance = np.linalg.norm(offset, axis=1)
+    above = distance - np.ptp(ball[:, 0]) / 2
+    lid = (above > 1.0) & (above < 4.5) & (offset[:, 2] > 0)
+    normals = vertex_normals(model.mean, model.triangles, model.weld)[skin]
+    cosine = (normals * offset).sum(axis=1)[lid] / distance[lid]
+    assert (cosine < -0.3).mean() < 0.03

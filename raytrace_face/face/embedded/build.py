@@ -15,7 +15,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from raytrace_face.face.embedded.atlas import areas, cut_back, flatten
-from raytrace_face.face.embedded.eyes import blink, find_balls, find_cavities, fit_eye, settle, settle_modes
+from raytrace_face.face.embedded.eyes import blink, find_balls, find_cavities, fit_eye, settle, settle_modes, unfold
 from raytrace_face.face.embedded.makehuman import Head, read_head
 from raytrace_face.face.embedded.prior import (
     IBUG,
@@ -77,7 +77,7 @@ def statistics(head: Head, ict: Ict, chosen: Index) -> Statistics:
         replace(right, centre=(centre - origin) * np.array([-1, 1, 1]), radius=radius),
     )
     settled = settle(mean - origin, head, level, eyes, cavities)
-    settled = 0.5 * (settled + mirrored(settled, head.mirror))
+    settled = unfold(0.5 * (settled + mirrored(settled, head.mirror)), head, eyes, cavities)
     modes = registrar.transfer_modes(mean, sliders, ict.modes[chosen])
     face = np.clip(head.masks["face"], 0, 1)
     modes = settle_modes(remove_rigid(modes, settled, face), settled, head, level, eyes, cavities)

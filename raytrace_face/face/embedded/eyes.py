@@ -17,7 +17,7 @@ from scipy.spatial.distance import cdist
 
 from raytrace_face.face.embedded.makehuman import Head
 from raytrace_face.face.embedded.prior import Rims
-from raytrace_face.face.mesh import Floats, Index, Subdivision, edges_of, rigid_motions
+from raytrace_face.face.mesh import Floats, Index, Subdivision, edges_of, rigid_motions, triangulate, vertex_normals
 from raytrace_face.face.model import PARTS
 
 CLEARANCE_MM = 0.25
@@ -25,6 +25,10 @@ CLEARANCE_MM = 0.25
 RADIUS_MM = 14.0
 """Prior radius. Anatomy says 12; both MakeHuman and ICT model the ball with its lids' tear film larger."""
 FALLOFF_MM = 7.0
+FOLDS = 5
+"""Rounds of unfolding; the mean head needs two."""
+LID_THICKNESS_MM = 4.5
+"""Skin so near to the ball is lid, its margin included."""
 LID_MM = 1.0
 """Closed lids stay this far from the sphere: the cornea bulges by 0.7."""
 SOCKET_MM = 0.7
@@ -119,6 +123,33 @@ def settle(vertices: Floats, head: Head, level: Subdivision, eyes: tuple[Eye, Ey
             distance = np.linalg.norm(offset, axis=1, keepdims=True)
             step = offset / distance * (eye.radius + CLEARANCE_MM - distance)
             out[cavities.skin] += spread(vertices[eye.rim], step, vertices[cavities.skin])
+    return out
+
+
+def unfold(vertices: Floats, head: Head, eyes: tuple[Eye, Eye], cavities: Cavities) -> Floats:
+    """Lids that face away from their ball everywhere; (V, 3) coarse mean.
+
+    Registration leaves the outer third of the upper lid folded through itself, so that its inside shows. Vertices
+    whose normal points to the ball, and their neighbours, take the membrane between rim and crease instead.
+    """
+    out = vertices.copy()
+    adjacency = _adjacency(head)
+    triangles = triangulate(head.quads)
+    fixed = np.concatenate([eye.rim for eye in eyes])
+    for _ in range(FOLDS):
+        normals = vertex_normals(out, triangles)
+        turned = np.zeros(len(out), bool)
+        for eye in eyes:
+            offset = out[cavities.skin] - eye.centre
+            near = np.linalg.norm(offset, axis=1) < eye.radius + LID_THICKNESS_MM
+            turned[cavities.skin] |= near & ((normals[cavities.skin] * offset).sum(axis=1) < 0)
+        turned[fixed] = False
+        if not turned.any():
+            break
+        wide = turned | (adjacency @ turned.astype(float) > 0)
+        wide[fixed] = False
+        inside = np.intersect1d(np.flatnonzero(wide), cavities.skin)
+        out[inside] = harmonic(out[None], inside, head)[0]
     return out
 
 

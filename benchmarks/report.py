@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import platform
 import subprocess
@@ -88,7 +89,7 @@ def verdicts(work: Path) -> str:
 
 
 def run_all(work: Path, speed: bool) -> dict[str, float]:
-    """Make the benchmarks, run them, and time each step in minutes."""
+    """Make the benchmarks, run them, and time each step in minutes; what an interrupted run took is kept and added."""
     yale, heads = str(data_folder("yaleb")), str(data_folder("ict"))
     steps: dict[str, Callable[[], None]] = {
         "make": lambda: _make(work, yale, heads),
@@ -101,11 +102,15 @@ def run_all(work: Path, speed: bool) -> dict[str, float]:
     }
     if speed:
         steps["speed"] = lambda: _speed(work)
-    minutes = {}
+    kept = work / "minutes.json"
+    minutes: dict[str, float] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     for name, step in steps.items():
         begin = time.perf_counter()
-        step()
-        minutes[name] = (time.perf_counter() - begin) / 60
+        try:
+            step()
+        finally:
+            minutes[name] = minutes.get(name, 0.0) + (time.perf_counter() - begin) / 60
+            kept.write_text(json.dumps(minutes), encoding="utf-8")
         print(f"{name}: {minutes[name]:.1f} min", flush=True)
     return minutes
 
@@ -174,7 +179,9 @@ def draw(work: Path, images: Path) -> None:
     right = np.pad(right, ((0, left.shape[0] - right.shape[0]), (8, 0), (0, 0)))
     Image.fromarray(np.concatenate([left, right], axis=1)).save(images / "ablation.png")
     heads = work / "synthetic_results" / "raytrace-face" / "items"
-    chosen = [heads / f"ict{n}_{kind}_yaw{yaw}.png" for n, kind, yaw in ((0, "soft", 0), (1, "hard", 30), (2, "mixed", 60))]
+    chosen = [
+        heads / f"ict{n}_{kind}_yaw{yaw}.png" for n, kind, yaw in ((0, "soft", 0), (1, "hard", 30), (2, "mixed", 60))
+    ]
     Image.fromarray(stack([np.asarray(Image.open(p)) for p in chosen])).save(images / "synthetic.png")
     for run in ("yaleb", "ablation", "synthetic"):
         Image.open(work / f"{run}_results" / "plot.png").save(images / f"{run}_plot.png")

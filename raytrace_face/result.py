@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -179,8 +180,19 @@ class Reconstruction:
                 picture[part] = render(head, view, inputs, seed + 7919 * number).numpy()
         return picture.reshape(view_camera.height, view_camera.width, 3)
 
-    def save(self, folder: str | Path, force: bool = False) -> Path:
+    def save(
+        self,
+        folder: str | Path,
+        force: bool = False,
+        extras: Callable[[Reconstruction, Path], None] | None = None,
+    ) -> Path:
         """Write the result folder (docs/file-format.md) in one piece: it appears complete or not at all.
+
+        Args:
+            folder: where to.
+            force: replace an existing result.
+            extras: writes more files, called with the result and the folder before it gets its name; such as
+                `raytrace_face.report.write`.
 
         Raises:
             OutputError: the folder exists (and `force` is not set), or cannot be written.
@@ -197,6 +209,8 @@ class Reconstruction:
             export.write_assets(result, temporary)
             export_scene.write_scene(result, temporary / "scene")
             panel.draw(result).save(temporary / "panel.png")
+            if extras is not None:
+                extras(result, temporary)
         return Path(folder)
 
     def describe(self) -> dict[str, Any]:

@@ -161,7 +161,7 @@ class _Blob:
         return len(self.gltf.accessors) - 1
 
     def sparse_vectors(self, values: NDArray[np.floating], still: float) -> int:
-        """Accessor of float vectors (N, 3) that are zero but where they are longer than `still`: those alone are stored."""
+        """Accessor of float vectors (N, 3), stored only where they are longer than `still`."""
         import pygltflib
 
         moving = np.flatnonzero(np.linalg.norm(values, axis=1) > still)
@@ -295,7 +295,8 @@ def write_glb(
     )
     blob = _Blob(gltf)
     normals = _unit(vertex_normals(neutral, model.triangles, model.weld))
-    turned = [_unit(vertex_normals(neutral + shape, model.triangles, model.weld)) - normals for shape in model.expression]
+    moved = (vertex_normals(neutral + shape, model.triangles, model.weld) for shape in model.expression)
+    turned = [_unit(found) - normals for found in moved]
     primitives = []
     for number, part in enumerate(PARTS):
         chosen = model.triangles[model.triangle_part == number]
@@ -305,7 +306,7 @@ def write_glb(
         attributes = pygltflib.Attributes(
             POSITION=blob.vectors(np.asarray(neutral)[used] / 1000), NORMAL=blob.vectors(normals[used])
         )
-        if part == "skin" or part == "eyes":  # the others have no texture
+        if part in ("skin", "eyes"):  # the others have no texture
             attributes.TEXCOORD_0 = blob.vectors(np.stack([model.uv[used, 0], 1 - model.uv[used, 1]], axis=1))
         targets = [
             {

@@ -36,7 +36,11 @@ DIFFERENCE_RANGE = 32
 """sRGB codes of luminance at the ends of the bar of the difference."""
 OBSERVED = 0.5
 """Confidence from which a point of the skin counts as seen."""
-ROLE = {"landmarks": "Landmarks: robust squared distance", "stage1": "Stage 1: light, pose, shape", "stage2": "Stage 2: gloss"}
+ROLE = {
+    "landmarks": "Landmarks: robust squared distance",
+    "stage1": "Stage 1: light, pose, shape",
+    "stage2": "Stage 2: gloss",
+}
 
 
 @dataclass(frozen=True)
@@ -107,34 +111,29 @@ def figures(result: Reconstruction) -> list[Figure]:
     """The headline numbers."""
     azimuth, elevation = result.dominant_light_angles()
     side, height = "right" if azimuth >= 0 else "left", "above" if elevation >= 0 else "below"
-    face, _ = observed_share(result)
-    found = [
-        _decibels(result, "psnr_db", "Likeness", "after stage 2, in the fitted region. 30 dB is an error of 8 codes in 255"),
-        _decibels(result, "psnr_stage1_db", "Likeness, stage 1", "with statistical skin only: light and shape do this much"),
-        Figure(
-            "Main light",
-            f"{abs(azimuth):.0f}° {side}, {abs(elevation):.0f}° {height}",
-            "direction of the strongest light, as seen in the picture",
+    light = f"{abs(azimuth):.0f}° {side}, {abs(elevation):.0f}° {height}"
+    values = result.metrics | {"observed": observed_share(result)[0], "total": result.timings.get("total", math.nan)}
+    rows = [
+        (
+            "psnr_db",
+            1,
+            "dB",
+            "Likeness",
+            "PSNR in the fitted region, after stage 2. 30 dB is an error of 8 codes in 255",
         ),
-        _percent("Ambient", result.metrics.get("ambient_share"), "share of the light that comes from all around"),
-        _percent("In shadow", result.metrics.get("shadow_fraction"), "of the fitted pixels lose over half their light to shadow"),
-        _percent("Observed", face, "of the face's surface was seen; the rest is filled in"),
-        Figure("Landmarks", _number(result.metrics.get("landmark_rms_px"), "{:.1f} px"), "rms distance to the network's points"),
-        Figure("Time", _number(result.timings.get("total"), "{:.1f} s"), "of the reconstruction"),
+        ("psnr_stage1_db", 1, "dB", "Likeness, stage 1", "PSNR with statistical skin: light and shape do this much"),
+        ("ambient_share", 100, "%", "Ambient", "share of the light that comes from all around"),
+        ("shadow_fraction", 100, "%", "In shadow", "of the fitted pixels lose over half their light to shadow"),
+        ("observed", 100, "%", "Observed", "of the face's surface was seen; the rest is filled in"),
+        ("landmark_rms_px", 1, "px", "Landmarks", "rms distance to the network's points"),
+        ("total", 1, "s", "Time", "of the reconstruction"),
     ]
-    return [figure for figure in found if figure.value]
-
-
-def _decibels(result: Reconstruction, key: str, name: str, meaning: str) -> Figure:
-    return Figure(name, _number(result.metrics.get(key), "{:.1f} dB"), f"PSNR {meaning}")
-
-
-def _percent(name: str, share: float | None, meaning: str) -> Figure:
-    return Figure(name, _number(None if share is None else 100 * share, "{:.0f} %"), meaning)
-
-
-def _number(value: float | None, form: str) -> str:
-    return form.format(value) if value is not None and math.isfinite(value) else ""
+    found = [
+        Figure(name, f"{scale * values[key]:.{0 if scale == 100 else 1}f} {unit}", meaning)
+        for key, scale, unit, name, meaning in rows
+        if math.isfinite(values.get(key, math.nan))
+    ]
+    return [Figure("Main light", light, "direction of the strongest light, as seen in the picture"), *found]
 
 
 def compared(result: Reconstruction, images: OneLight) -> tuple[str, str]:
@@ -163,7 +162,7 @@ def stills(result: Reconstruction) -> list[Still]:
     return [
         Still(
             "Difference", shown(ramp(0.5 + 0.5 * np.clip(gap, -1, 1), SIGNED), fitted),
-            "Reconstruction minus photo, sRGB codes of luminance. Grey was not fitted: hair, eyes, mouth, surroundings.",
+            "Reconstruction minus photo, sRGB codes of luminance. Grey was not fitted: hair, eyes, surroundings.",
             Bar(SIGNED, f"−{DIFFERENCE_RANGE}, too dark", f"+{DIFFERENCE_RANGE}, too bright"),
         ),
         Still(

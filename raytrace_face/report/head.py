@@ -27,6 +27,7 @@ GROUPS = (("brow", "Brows"), ("eye", "Eyes"), ("jaw", "Jaw"), ("mouth", "Mouth")
 def viewer_data(result: Reconstruction) -> dict[str, Any]:
     """Everything the viewer needs, JSON-ready; typed arrays are base64 text (`packing`). Millimetres, head frame."""
     model = result.face_model()
+    f0 = result.maps.specular.mean(axis=-1) / SPECULAR_PREVIEW_WHITE
     order = np.argsort(model.triangle_part, kind="stable")
     triangles = model.triangles[order]
     small = model.vertex_count <= 65536
@@ -47,7 +48,7 @@ def viewer_data(result: Reconstruction) -> dict[str, Any]:
         "morphs": _morphs(result, index),
         "maps": {
             "diffuse": data_uri(encode_u8(reduced(result.maps.diffuse)), "jpeg", 95),
-            "specular": data_uri(linear_u8(reduced(result.maps.specular.mean(axis=-1)) / SPECULAR_PREVIEW_WHITE), "jpeg"),
+            "specular": data_uri(linear_u8(reduced(f0)), "jpeg"),
             "roughness": data_uri(linear_u8(reduced(result.maps.roughness)), "jpeg"),
             "eyes": data_uri(encode_u8(eye_texture())),
         },
@@ -130,6 +131,4 @@ def _lights(result: Reconstruction) -> list[dict[str, Any]]:
     """Lights that are on: centre in mm and irradiance / pi at the centre of the stage, brightest first."""
     centres, strength = result.lights.corners_mm().mean(axis=1), result.lights.irradiance()
     order = np.argsort(-strength.max(axis=1), kind="stable")
-    return [
-        {"centre": centres[k].tolist(), "irradiance": strength[k].tolist()} for k in order if strength[k].max() > 0
-    ]
+    return [{"centre": centres[k].tolist(), "irradiance": strength[k].tolist()} for k in order if strength[k].max() > 0]

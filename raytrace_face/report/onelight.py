@@ -104,8 +104,11 @@ def trace(result: Reconstruction, size: int | None = None, samples: int = SAMPLE
     mix = (radiance * (4 / len(dense))).astype(np.float32)  # irradiance / pi that a patch of 4 pi / 42 sr gives
 
     def traced(shadows: bool) -> tuple[Array, Array]:
-        lit = head_transport(head, replace(view, shadows=shadows), pose, lamps, specular, roughness, result.config.seed)
-        sky = head_transport(head, replace(few, shadows=shadows), pose, patches, specular, roughness, result.config.seed)
+        views = (replace(v, shadows=shadows) for v in (view, few))
+        lit, sky = (
+            head_transport(head, v, pose, lights, specular, roughness, result.config.seed)
+            for v, lights in zip(views, (lamps, patches), strict=True)
+        )
         diffuse = np.concatenate([lit.diffuse, sky.diffuse @ mix], axis=1)
         gloss = np.concatenate([lit.specular, sky.specular @ mix], axis=1) * f0.ravel()[pixels, None]
         return _images(diffuse, pixels, S), _images(gloss, pixels, S)
@@ -135,10 +138,11 @@ def _surface(result: Reconstruction, head: object, size: int) -> tuple[Array, Ar
         f0[here] = fresnel
     hit = g.part != 255
 
-    def pooled(values: NDArray[np.floating]) -> Array:
-        return values.reshape(size, 2, size, 2, -1).sum(axis=(1, 3)).astype(np.float32)
+    def pooled(values: NDArray[np.floating]) -> NDArray[np.float64]:
+        return values.reshape(size, 2, size, 2, -1).sum(axis=(1, 3), dtype=np.float64)
 
-    rays = pooled(hit)[..., 0]
+    rays = pooled(hit)
     share = 1 / np.maximum(rays, 1)
-    albedo = pooled(diffuse * hit[:, None]) * share[..., None]
-    return rays / 4, albedo, pooled(f0 * hit)[..., 0] * share
+    pictures = (rays[..., 0] / 4, pooled(diffuse * hit[:, None]) * share, (pooled((f0 * hit)[:, None]) * share)[..., 0])
+    coverage, albedo, f0 = (picture.astype(np.float32) for picture in pictures)
+    return coverage, albedo, f0

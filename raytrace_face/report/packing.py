@@ -80,7 +80,7 @@ def data_uri(codes: NDArray[np.uint8], kind: str = "png", quality: int = JPEG_QU
 
 
 def grown(image: NDArray[Any], inside: NDArray[np.bool_]) -> NDArray[Any]:
-    """The image (..., H, W) with every pixel outside set to the nearest one inside (H, W): no edge for JPEG to ring at."""
+    """The image (..., H, W) with every pixel outside as the nearest one inside (H, W): no edge to ring at."""
     from scipy import ndimage
 
     if not inside.any():

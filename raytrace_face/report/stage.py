@@ -51,14 +51,14 @@ def _packed(planes: Array, inside: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def light_names(result: Reconstruction) -> list[dict[str, Any]]:
-    """Where each light stands: unit direction (head frame), azimuth and elevation in degrees (camera frame), in words."""
+    """Where each light stands: unit direction (head frame); azimuth and elevation (camera frame, degrees) in words."""
     found = []
     rotation = np.asarray(result.face.T_camera_head, float)[:3, :3]
     for k, towards in enumerate(result.lights.directions()):
         x, y, z = rotation @ towards
         azimuth, elevation = float(np.degrees(np.arctan2(x, z))), float(np.degrees(np.arcsin(np.clip(y, -1, 1))))
         name = f"Light {k + 1}: {_side(azimuth)}, {abs(elevation):.0f}° {'above' if elevation >= 0 else 'below'}"
-        found.append({"direction": towards.tolist(), "azimuth": azimuth, "elevation": elevation, "name": name})
+        found.append({"direction": towards.tolist(), "name": name})
     return found
 
 

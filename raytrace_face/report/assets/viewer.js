@@ -1,4 +1,4 @@
-// The face in 3D: expressions, orbit, three looks, the fitted lights. No cast shadows here; the light stage has them.
+// The face in 3D: expressions, orbit, three looks, the fitted lights with shadow maps.
 
 const HEAD_VERTEX = `#version 300 es
 layout(location = 0) in vec3 position;
@@ -16,12 +16,26 @@ void main() {
   if (line.a > 0.0) gl_Position.z -= 0.001 * gl_Position.w;  // wires lie half a millimetre before their surface
 }`;
 
+const DEPTH_VERTEX = `#version 300 es
+layout(location = 0) in vec3 position;
+uniform mat4 clip;
+void main() { gl_Position = clip * vec4(position, 1.0); }`;
+const DEPTH_FRAGMENT = `#version 300 es
+void main() {}`;
+const SHADOWED = 3, SHADOW_SIZE = 1024;  // the brightest lamps cast shadows; 0.3 mm a texel
+/** Share of the surroundings that reaches a part: the shadow maps are for lamps, and lips close most of the sky off. */
+const OPEN = { skin: 1, eyes: 0.8, teeth: 0.4, mouth: 0.25 };
+
 // The skin's own BSDF (docs/method.md) under lamps that are points, and surroundings of order-2 harmonics.
 const HEAD_FRAGMENT = `#version 300 es
 precision highp float;
+precision highp sampler2DArrayShadow;
 in vec3 at, facing;
 in vec2 texel;
 uniform sampler2D diffuseMap, specularMap, roughnessMap;
+uniform sampler2DArrayShadow shadowMaps;
+uniform mat4 lampClip[${SHADOWED}];
+uniform float open;
 uniform vec3 eye, plainColour, lampCentre[20], lampStrength[20], harmonics[9];
 uniform int lamps, kind;  // kind 0: maps; 1: diffuse map only; 2: plain colour
 uniform float plainF0, plainRoughness, specularWhite;
@@ -40,6 +54,16 @@ vec3 surroundings(vec3 n) {  // irradiance / pi (Ramamoorthi & Hanrahan 2001)
     + 0.315392 * (3.0 * n.z * n.z - 1.0) * harmonics[6] + 0.546274 * (n.x * n.x - n.y * n.y) * harmonics[8]);
   return max(sum, 0.0);
 }
+float lit(int lamp, vec3 n) {  // 4 x 4 comparisons, two texels apart and bilinear
+  if (lamp >= ${SHADOWED}) return 1.0;
+  vec3 p = 0.5 + 0.5 * (lampClip[lamp] * vec4(at + 1.5 * n, 1.0)).xyz;
+  float sum = 0.0;
+  for (int k = 0; k < 16; k++) {
+    vec2 step = 2.0 * (vec2(k & 3, k >> 2) - 1.5) / ${SHADOW_SIZE}.0;
+    sum += texture(shadowMaps, vec4(p.xy + step, lamp, p.z - 0.004));
+  }
+  return sum / 16.0;
+}
 void main() {
   if (line.a > 0.0) { colour = line; return; }
   vec3 n = normalize(facing), view = normalize(eye - at);
@@ -50,8 +74,8 @@ void main() {
   if (clay > 0.0) { albedo = vec3(clay); f0 = 0.01; r = 0.7; }
   float alpha = max(r * r, 0.01), a2 = alpha * alpha, cosI = max(dot(n, view), 1e-3);
   float through = 1.0 - fresnel(f0, cosI);
-  vec3 sum = albedo * through * (1.0 - f0) * surroundings(n);
-  sum += (f0 + (max(1.0 - r, f0) - f0) * grazing(cosI)) * (1.0 - 0.5 * r) * surroundings(reflect(-view, n));
+  vec3 sum = open * albedo * through * (1.0 - f0) * surroundings(n);
+  sum += open * (f0 + (max(1.0 - r, f0) - f0) * grazing(cosI)) * (1.0 - 0.5 * r) * surroundings(reflect(-view, n));
   for (int k = 0; k < lamps; k++) {
     vec3 towards = lampCentre[k] - at, h;
     float nearer = dot(lampCentre[k], lampCentre[k]) / dot(towards, towards);
@@ -62,7 +86,7 @@ void main() {
     float t = pow(max(dot(n, h), 0.0), 2.0) * (a2 - 1.0) + 1.0;
     float smith = 0.5 / max(cosO * sqrt(a2 + (1.0 - a2) * cosI * cosI) + cosI * sqrt(a2 + (1.0 - a2) * cosO * cosO), 1e-6);
     float mirrored = a2 / (t * t) * smith * fresnel(f0, dot(view, h));
-    sum += lampStrength[k] * nearer * cosO * (albedo * through * (1.0 - fresnel(f0, cosO)) + mirrored);
+    sum += lit(k, n) * lampStrength[k] * nearer * cosO * (albedo * through * (1.0 - fresnel(f0, cosO)) + mirrored);
   }
   colour = vec4(toSrgb(clamp(sum, 0.0, 1.0)), 1.0);
 }`;
@@ -147,6 +171,14 @@ function orbitCamera({ T, focal, principal }, { yaw, pitch, zoom }) {
   return { clip, eye };
 }
 
+/** Parallel projection (column-major) along the direction to a lamp that just holds a ball of radius r about c. */
+function lampProjection(lamp, c, r) {
+  const w = unit(lamp.map((v, k) => v - c[k])), side = Math.abs(w[1]) < 0.9 ? [0, 1, 0] : [1, 0, 0];
+  const cross = (a, b) => [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
+  const u = unit(cross(side, w)), v = cross(w, u), rows = [u, v, scaled(w, -1)].map((row) => scaled(row, 1 / r));
+  return [0, 1, 2].flatMap((k) => [...rows.map((row) => row[k]), 0]).concat(rows.map((row) => -dot(row, c)), 1);
+}
+
 /** The viewer on a canvas; `draw()` after changes of `weights`, `look` and `orbit`. */
 async function makeViewer(canvas, data) {
   const gl = canvas.getContext("webgl2", { alpha: false, antialias: true, preserveDrawingBuffer: true });
@@ -172,6 +204,35 @@ async function makeViewer(canvas, data) {
   const faces = buffer(gl.ELEMENT_ARRAY_BUFFER, shape.triangles, gl.STATIC_DRAW);
   let wires = null;
 
+  // shadow maps: depths as the brightest lamps see the head
+  const casting = data.lights.slice(0, SHADOWED), low = data.low, high = low.map((v, k) => v + 65535 * data.step[k]);
+  const middle = plus(low, high).map((v) => v / 2), radius = 0.55 * Math.hypot(...high.map((v, k) => v - low[k]));
+  const projections = casting.map((lamp) => lampProjection(lamp.centre, middle, radius));
+  const depthProgram = makeProgram(gl, DEPTH_VERTEX, DEPTH_FRAGMENT), depthClip = gl.getUniformLocation(depthProgram, "clip");
+  const depths = gl.createTexture(), depthFrame = gl.createFramebuffer();
+  gl.activeTexture(gl.TEXTURE3);
+  gl.bindTexture(gl.TEXTURE_2D_ARRAY, depths);
+  gl.texStorage3D(gl.TEXTURE_2D_ARRAY, 1, gl.DEPTH_COMPONENT24, SHADOW_SIZE, SHADOW_SIZE, SHADOWED);
+  gl.texParameteri(gl.TEXTURE_2D_ARRAY, gl.TEXTURE_COMPARE_MODE, gl.COMPARE_REF_TO_TEXTURE);
+  gl.texParameteri(gl.TEXTURE_2D_ARRAY, gl.TEXTURE_MIN_FILTER, gl.LINEAR);
+  gl.texParameteri(gl.TEXTURE_2D_ARRAY, gl.TEXTURE_MAG_FILTER, gl.LINEAR);
+  gl.texParameteri(gl.TEXTURE_2D_ARRAY, gl.TEXTURE_WRAP_S, gl.CLAMP_TO_EDGE);
+  gl.texParameteri(gl.TEXTURE_2D_ARRAY, gl.TEXTURE_WRAP_T, gl.CLAMP_TO_EDGE);
+  function castShadows() {
+    gl.useProgram(depthProgram);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, depthFrame);
+    gl.viewport(0, 0, SHADOW_SIZE, SHADOW_SIZE);
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, faces);
+    projections.forEach((projection, k) => {
+      gl.framebufferTextureLayer(gl.FRAMEBUFFER, gl.DEPTH_ATTACHMENT, depths, 0, k);
+      gl.clear(gl.DEPTH_BUFFER_BIT);
+      gl.uniformMatrix4fv(depthClip, false, projection);
+      gl.drawElements(gl.TRIANGLES, shape.triangles.length, wide, 0);
+    });
+    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+    gl.useProgram(program);
+  }
+
   const maps = {};
   for (const name of ["diffuse", "eyes"])
     maps[name] = makeTexture(gl, await picture(data.maps[name]), gl.SRGB8_ALPHA8, gl.RGBA, gl.LINEAR_MIPMAP_LINEAR);
@@ -183,6 +244,8 @@ async function makeViewer(canvas, data) {
     gl.bindTexture(gl.TEXTURE_2D, maps[name]);
     gl.uniform1i(at[uniform], slot);
   });
+  gl.uniform1i(at.shadowMaps, 3);
+  if (casting.length) gl.uniformMatrix4fv(at.lampClip, false, projections.flat());
   const lamps = data.lights.slice(0, 20);
   gl.uniform1i(at.lamps, lamps.length);
   if (lamps.length) {
@@ -206,6 +269,7 @@ async function makeViewer(canvas, data) {
         gl.bindBuffer(gl.ARRAY_BUFFER, moving[k]);
         gl.bufferSubData(gl.ARRAY_BUFFER, 0, values);
       });
+      castShadows();
     },
     draw() {
       const side = Math.max(1, Math.round(canvas.clientWidth * Math.min(window.devicePixelRatio || 1, 2)));
@@ -223,6 +287,7 @@ async function makeViewer(canvas, data) {
         gl.bindTexture(gl.TEXTURE_2D, part.name === "eyes" ? maps.eyes : maps.diffuse);
         gl.uniform1i(at.kind, part.name === "skin" ? 0 : part.name === "eyes" ? 1 : 2);
         gl.uniform3fv(at.plainColour, part.colour);
+        gl.uniform1f(at.open, OPEN[part.name]);
         gl.uniform1f(at.plainF0, part.f0);
         gl.uniform1f(at.plainRoughness, part.roughness);
         gl.drawElements(gl.TRIANGLES, 3 * part.count, wide, 3 * part.first * data.indexBytes);

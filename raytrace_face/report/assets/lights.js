@@ -232,6 +232,7 @@ function connectStage(stage, data) {
     });
   });
   find("stage-shadows").value = data.shadows;
+  find("stage-status").textContent = `${data.lights.length} lights and their surroundings, ${data.size} × ${data.size} pixels`;
   changed();
   return { lighting, changed, look };
 }

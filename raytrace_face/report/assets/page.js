@@ -35,7 +35,9 @@ async function start() {
     try {
       await begin();
     } catch (error) {
-      document.getElementById(`${name}-status`).textContent = `Not shown: ${error.message}. The pictures below remain.`;
+      const status = document.getElementById(`${name}-status`);
+      status.textContent = `Not shown: ${error.message}. The pictures remain.`;
+      status.closest(".columns").replaceChildren(status);  // controls of nothing would only puzzle
     }
   }
   window.raytraceFace = report;  // for the curious, and for tests

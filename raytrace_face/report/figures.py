@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,7 +144,8 @@ def compared(result: Reconstruction, images: OneLight) -> tuple[str, str]:
     x, y = np.meshgrid(at, at)
     photo = sample_window(result.pictures.photo, np.stack([x, y], axis=-1))
     share = images.coverage[..., None]
-    over = share * images.picture(fitted_weights(result)) + (1 - share) * DIMMED * photo
+    render = images.picture(fitted_weights(result), float(result.config.light.shadows))
+    over = share * render + (1 - share) * DIMMED * photo
     return data_uri(encode_u8(photo), "jpeg"), data_uri(encode_u8(over), "jpeg")
 
 
@@ -229,12 +231,25 @@ def command(result: Reconstruction) -> str:
         words.append("--deterministic")
     if not config.light.shadows:
         words.append("--no-shadows")
+    if config_file(config):
+        words += ["--config", "settings.toml"]
     return shlex.join(words)
 
 
-def settings(config: Config) -> list[tuple[str, str]]:
+def config_file(config: Config) -> str:
+    """The settings that have no option of their own and are not the default, as a file for `--config`; "" if none."""
+    plain = dict(settings(Config()))
+    lines = [
+        f"{name} = {json.dumps(value) if isinstance(value, str) else str(value).lower()}"
+        for name, value in settings(config)
+        if "." in name and name != "light.shadows" and value != plain[name]
+    ]
+    return "\n".join(lines)
+
+
+def settings(config: Config) -> list[tuple[str, Any]]:
     """Every setting by dotted name."""
-    found: list[tuple[str, str]] = []
+    found: list[tuple[str, Any]] = []
 
     def visit(prefix: str, node: object) -> None:
         for f in fields(node):  # type: ignore[arg-type]
@@ -242,7 +257,7 @@ def settings(config: Config) -> list[tuple[str, str]]:
             if hasattr(value, "__dataclass_fields__"):
                 visit(f"{prefix}{f.name}.", value)
             else:
-                found.append((prefix + f.name, "default" if value is None else str(value)))
+                found.append((prefix + f.name, value))
 
     visit("", config)
     return found

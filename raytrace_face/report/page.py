@@ -53,6 +53,7 @@ def page(result: Reconstruction) -> str:
         face_share=100 * face,
         skin_share=100 * skin,
         command=figures.command(result),
+        config_file=figures.config_file(result.config),
         settings=figures.settings(result.config),
         data={"stage": stage.stage_data(result, images) | shared, "viewer": viewer_data(result) | shared},
     )

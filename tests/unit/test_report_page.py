@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from raytrace_face.capture.colour import encode_u8, luminance
-from raytrace_face.cli import run
+from raytrace_face.cli import run, settings_of
 from raytrace_face.config import Config
 from raytrace_face.errors import InputError
 from raytrace_face.report import figures, head, onelight, packing, stage
@@ -102,6 +102,18 @@ def test_command_repeats_what_was_asked_for(reconstruction):
     words = figures.command(replace(reconstruction, config=config, photo_name="a 'b'.png"))
     options = ["--quality", "preview", "--seed", "3", "--deterministic", "--no-shadows"]
     assert shlex.split(words) == ["raytrace-face", "reconstruct", "a 'b'.png", *options]
+
+
+def test_settings_without_an_option_go_into_a_file(reconstruction, tmp_path):
+    """The command with its file asks for the configuration again, to the last setting."""
+    config = Config(seed=5)
+    light, stage2 = replace(config.light, rig="octahedron", light_penalty=0.25), replace(config.stage2, iterations=7)
+    config = replace(config, light=light, stage2=stage2)
+    words = shlex.split(figures.command(replace(reconstruction, config=config)))
+    assert words[-4:] == ["--seed", "5", "--config", "settings.toml"]
+    (tmp_path / "settings.toml").write_text(figures.config_file(config))
+    assert settings_of(tmp_path / "settings.toml", {"seed": 5}) == config
+    assert figures.config_file(Config()) == ""
 
 
 def test_ramp_hits_its_colours_and_is_linear_between():

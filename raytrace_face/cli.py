@@ -1,4 +1,4 @@
-"""The command line: `raytrace-face reconstruct | demo | render | evaluate | benchmark | doctor`.
+"""The command line: `raytrace-face reconstruct | demo | render | report | evaluate | benchmark | doctor`.
 
 Nothing heavy is imported before it is needed, so that `--help` is instant. Errors that a person can act on are one
 line on standard error and exit code 2; Ctrl-C is exit code 130; neither leaves anything half-written.
@@ -58,6 +58,7 @@ def reconstruct(
     checkpoint: OptionalPath = None,
     quiet: Flag = False,
     no_shadows: Flag = False,
+    no_report: Flag = False,
 ) -> None:
     """Reconstruct a face from a photograph and write a result folder.
 
@@ -79,6 +80,7 @@ def reconstruct(
         checkpoint: folder in which the work is saved as it goes, and resumed from.
         quiet: no progress and no summary.
         no_shadows: leave self-shadows out of the light transport, to see what they buy.
+        no_report: do not write report.html, which takes some seconds (`report` writes it later).
     """
     from raytrace_face.capture.photo import load_photo
 
@@ -95,7 +97,7 @@ def reconstruct(
     settings = settings_of(config, options, no_shadows)
     folder = default_folder(photo) if out is None else out
     _check_folder(folder, force, checkpoint)
-    _reconstruct(load_photo(photo, settings.colour), settings, folder, force, checkpoint, quiet)
+    _reconstruct(load_photo(photo, settings.colour), settings, folder, force, checkpoint, quiet, not no_report)
 
 
 def demo(
@@ -169,6 +171,19 @@ def render(
         temporary.unlink(missing_ok=True)
 
 
+def report(result: Positional[Path]) -> None:
+    """Write report.html into a result folder, anew where there is one: the result on one page, with its light stage.
+
+    Args:
+        result: folder written by `reconstruct`.
+    """
+    from raytrace_face.report import write
+    from raytrace_face.result import Reconstruction
+
+    write(Reconstruction.load(result), result)
+    print(f"report      {result / 'report.html'}")
+
+
 def doctor(*, device: Device = "auto") -> int:
     """Print versions, libLLVM, cores, memory and embedded models, and what to do about anything wrong.
 
@@ -210,6 +225,7 @@ COMMANDS: dict[str, Any] = {
     "reconstruct": reconstruct,
     "demo": demo,
     "render": render,
+    "report": report,
     "evaluate": group("Measure results of this or any other program by the field's own protocols.", EVALUATE),
     "benchmark": group("Make benchmarks, and run methods through them.", BENCHMARK),
     "doctor": doctor,
@@ -243,14 +259,18 @@ def _check_folder(folder: Path, force: bool, checkpoint: Path | None) -> None:
         raise OutputError(f"checkpoint {str(checkpoint)!r} is not a folder: choose another with --checkpoint")
 
 
-def _reconstruct(photo: Photo, config: Config, folder: Path, force: bool, checkpoint: Path | None, quiet: bool) -> None:
+def _reconstruct(
+    photo: Photo, config: Config, folder: Path, force: bool, checkpoint: Path | None, quiet: bool, report: bool = True
+) -> None:
     from raytrace_face.backend import start
 
     start(config.device, config.deterministic)
     from raytrace_face.fit.reconstruct import reconstruct as fit
 
     result = fit(photo, config, progress=not quiet, checkpoint=checkpoint)
-    result.save(folder, force=force)
+    from raytrace_face.report import write
+
+    result.save(folder, force=force, extras=write if report else None)
     if not quiet:
         print(summary(result, folder))
 
@@ -269,7 +289,8 @@ def summary(result: Reconstruction, folder: Path) -> str:
     if "total" in result.timings:
         lines.append(f"time        {result.timings['total']:.1f} s")
     lines += [f"warning     {line}" for line in result.warnings]
-    return "\n".join([*lines, f"result      {folder}  (look at {folder / 'panel.png'})"])
+    look_at = next((name for name in ("report.html", "panel.png") if (folder / name).exists()), "panel.png")
+    return "\n".join([*lines, f"result      {folder}  (look at {folder / look_at})"])
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from raytrace_face.capture.colour import encode_u8
 from raytrace_face.face.mesh import vertex_normals
 from raytrace_face.face.model import PARTS, FaceModel
 from raytrace_face.face.parts import PART_MATERIALS, eye_texture
-from raytrace_face.types import Array
+from raytrace_face.types import Array, Maps
 
 if TYPE_CHECKING:
     import pygltflib
@@ -28,6 +28,10 @@ ENVIRONMENT_HEIGHT = 128
 """Rows of `light.exr`: 1.4 degrees a pixel."""
 SPECULAR_PREVIEW_WHITE = 0.08
 """F0 that is white in `specular.png`: skin (0.028 to 0.04) then lies at mid grey, as in other engines."""
+STILL_M = 1e-5
+"""A morph target leaves out what it moves by less, in metres: a hundredth of a millimetre."""
+STILL_NORMAL = 1e-3
+"""And normals that it turns by less, in radians."""
 GLTF_F0 = 0.04
 """Dielectric F0 that KHR_materials_specular scales (index of refraction 1.5)."""
 
@@ -50,7 +54,7 @@ def write_assets(result: Reconstruction, folder: Path) -> None:
     write_exr(folder / "light.exr", environment(result))
     write_exr(folder / "render.exr", pictures.render)
     write_png(folder / "render.png", encode_u8(pictures.render))
-    write_glb(folder / "face.glb", posed, model, maps.diffuse, maps.specular, maps.roughness)
+    write_glb(folder / "face.glb", model, result.vertices(expression=False), result.face.expression, maps)
 
 
 def environment(result: Reconstruction) -> Array:
@@ -156,6 +160,36 @@ class _Blob:
         self.gltf.accessors.append(accessor)
         return len(self.gltf.accessors) - 1
 
+    def sparse_vectors(self, values: NDArray[np.floating], still: float) -> int:
+        """Accessor of float vectors (N, 3), stored only where they are longer than `still`."""
+        import pygltflib
+
+        moving = np.flatnonzero(np.linalg.norm(values, axis=1) > still)
+        if not len(moving):
+            moving = np.zeros(1, np.int64)  # the format wants one entry at least
+        data = np.ascontiguousarray(values[moving], np.float32)
+        small = len(values) <= 65536
+        index = moving.astype(np.uint16 if small else np.uint32)
+        bounds = np.concatenate([data, np.zeros((int(len(moving) < len(values)), 3), np.float32)])
+        accessor = pygltflib.Accessor(
+            byteOffset=None,  # there is no view that it could be in
+            componentType=pygltflib.FLOAT,
+            count=len(values),
+            type="VEC3",
+            min=bounds.min(axis=0).tolist(),
+            max=bounds.max(axis=0).tolist(),
+            sparse=pygltflib.Sparse(
+                count=len(moving),
+                indices=pygltflib.AccessorSparseIndices(
+                    bufferView=self.view(index.tobytes()),
+                    componentType=pygltflib.UNSIGNED_SHORT if small else pygltflib.UNSIGNED_INT,
+                ),
+                values=pygltflib.AccessorSparseValues(bufferView=self.view(data.tobytes())),
+            ),
+        )
+        self.gltf.accessors.append(accessor)
+        return len(self.gltf.accessors) - 1
+
     def indices(self, values: NDArray[np.integer]) -> int:
         import pygltflib
 
@@ -229,11 +263,18 @@ def _part_material(blob: _Blob, part: str) -> pygltflib.Material:
 
 
 def write_glb(
-    path: Path, vertices: NDArray[np.floating], model: FaceModel, diffuse: Array, specular: Array, roughness: Array
+    path: Path, model: FaceModel, neutral: NDArray[np.floating], expression: NDArray[np.floating], maps: Maps
 ) -> None:
-    """Binary glTF 2.0 of a head (V, 3) in mm: one primitive and one PBR material a part, written in metres.
+    """Binary glTF 2.0 of a head in metres: one primitive and one PBR material a part, one morph target an expression.
 
     glTF's axes are the head frame's (y up, z out of the face); its uv origin is the top left, so v is flipped.
+
+    Args:
+        path: file to write.
+        model: face model, whose expressions become the morph targets, named `extras.targetNames` as is the custom.
+        neutral: (V, 3) mm, the head without expression.
+        expression: (E,) default weights of the targets, which give the posed head.
+        maps: reflectance of the skin.
     """
     import pygltflib
 
@@ -253,7 +294,9 @@ def write_glb(
         ],
     )
     blob = _Blob(gltf)
-    normals = vertex_normals(vertices, model.triangles, model.weld)
+    normals = _unit(vertex_normals(neutral, model.triangles, model.weld))
+    moved = (vertex_normals(neutral + shape, model.triangles, model.weld) for shape in model.expression)
+    turned = [_unit(found) - normals for found in moved]
     primitives = []
     for number, part in enumerate(PARTS):
         chosen = model.triangles[model.triangle_part == number]
@@ -261,18 +304,28 @@ def write_glb(
             continue
         used, local = np.unique(chosen, return_inverse=True)
         attributes = pygltflib.Attributes(
-            POSITION=blob.vectors(np.asarray(vertices)[used] / 1000),
-            NORMAL=blob.vectors(_unit(normals[used])),
-            TEXCOORD_0=blob.vectors(np.stack([model.uv[used, 0], 1 - model.uv[used, 1]], axis=1)),
+            POSITION=blob.vectors(np.asarray(neutral)[used] / 1000), NORMAL=blob.vectors(normals[used])
         )
-        material = _skin_material(blob, diffuse, specular, roughness) if part == "skin" else _part_material(blob, part)
-        gltf.materials.append(material)
+        if part in ("skin", "eyes"):  # the others have no texture
+            attributes.TEXCOORD_0 = blob.vectors(np.stack([model.uv[used, 0], 1 - model.uv[used, 1]], axis=1))
+        targets = [
+            {
+                "POSITION": blob.sparse_vectors(shape[used] / 1000, STILL_M),
+                "NORMAL": blob.sparse_vectors(turn[used], STILL_NORMAL),
+            }
+            for shape, turn in zip(model.expression, turned, strict=True)
+        ]
+        skin = (blob, maps.diffuse, maps.specular, maps.roughness)
+        gltf.materials.append(_skin_material(*skin) if part == "skin" else _part_material(blob, part))
+        indices = blob.indices(local.reshape(-1, 3))
         primitives.append(
             pygltflib.Primitive(
-                attributes=attributes, indices=blob.indices(local.reshape(-1, 3)), material=len(gltf.materials) - 1
+                attributes=attributes, indices=indices, material=len(gltf.materials) - 1, targets=targets
             )
         )
-    gltf.meshes = [pygltflib.Mesh(name="head", primitives=primitives)]
+    names = list(model.expression_names)
+    weights = [float(w) for w in np.clip(expression, 0, 1)]
+    gltf.meshes = [pygltflib.Mesh(name="head", primitives=primitives, weights=weights, extras={"targetNames": names})]
     gltf.buffers = [pygltflib.Buffer(byteLength=len(blob.data))]
     gltf.set_binary_blob(bytes(blob.data))
     path.write_bytes(b"".join(gltf.save_to_bytes()))

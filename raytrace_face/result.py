@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -193,8 +194,19 @@ class Reconstruction:
         view_camera = self.camera.windowed(self.window) if camera is None else camera
         return depth_map(HeadScene(self.face_model(), self.vertices()), view_camera, self.face.T_camera_head)
 
-    def save(self, folder: str | Path, force: bool = False) -> Path:
+    def save(
+        self,
+        folder: str | Path,
+        force: bool = False,
+        extras: Callable[[Reconstruction, Path], None] | None = None,
+    ) -> Path:
         """Write the result folder (docs/file-format.md) in one piece: it appears complete or not at all.
+
+        Args:
+            folder: where to.
+            force: replace an existing result.
+            extras: writes more files, called with the result and the folder before it gets its name; such as
+                `raytrace_face.report.write`.
 
         Raises:
             OutputError: the folder exists (and `force` is not set), or cannot be written.
@@ -211,6 +223,8 @@ class Reconstruction:
             export.write_assets(result, temporary)
             export_scene.write_scene(result, temporary / "scene")
             panel.draw(result).save(temporary / "panel.png")
+            if extras is not None:
+                extras(result, temporary)
         return Path(folder)
 
     def describe(self) -> dict[str, Any]:

@@ -46,9 +46,5 @@ def head_transport(
         f0_here, r_here = dr.gather(mi.Float, f0, lane), dr.gather(mi.Float, r, lane)
         return skin.lobes(dr.gather(mi.Vector3f, wi, lane), wo, normal, f0_here, r_here)
 
-    shadowed = transport(head.scene, si, lights, view.samples, seed, response)
-    if view.shadows:
-        return shadowed
-    # without visibility the specular lobe is unshadowed too; scaled like the diffuse one, pixel by pixel
-    ratio = np.where(shadowed.diffuse > 0, shadowed.unshadowed / np.maximum(shadowed.diffuse, 1e-9), 1)
-    return Transport(shadowed.unshadowed, shadowed.specular * np.minimum(ratio, 10), shadowed.unshadowed)
+    occluders = head.scene if view.shadows else mi.load_dict({"type": "scene"})  # of nothing: every light is seen
+    return transport(occluders, si, lights, view.samples, seed, response)

@@ -55,6 +55,14 @@ def test_reconstruct_writes_beside_the_working_folder_and_says_what_it_found(pho
     assert fit[0][1:] == (Config(), True, None)
 
 
+def test_report_is_in_the_folder_unless_it_is_declined(photo, fit, capsys):
+    assert run(["reconstruct", str(photo), "--quality", "preview", "--quiet"]) == 0
+    assert Path("noise_face/report.html").stat().st_size > 1e5
+    assert run(["reconstruct", str(photo), "--out", "b", "--no-report"]) == 0
+    assert "panel.png)" in capsys.readouterr().out
+    assert not Path("b/report.html").exists()
+
+
 def test_options_reach_the_fit(photo, fit, capsys):
     options = "--quality preview --solver montecarlo --seed 3 --iterations 2 --face 1 --colour linear --no-shadows"
     places = ["--out", "a/b", "--checkpoint", "c"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +27,8 @@ from raytrace_face.export import (
     write_ply,
 )
 from raytrace_face.export_scene import MIN_ROUGHNESS, write_scene
+from raytrace_face.face.mesh import vertex_normals
+from raytrace_face.face.store import load_embedded
 
 
 @pytest.fixture(scope="module")
@@ -65,17 +70,25 @@ def test_ply_reads_back_with_normals_outwards(reconstruction, tiny_model, tmp_pa
 @pytest.fixture(scope="module")
 def glb(reconstruction, tiny_model, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("glb") / "face.glb"
-    maps = reconstruction.maps
-    write_glb(path, reconstruction.vertices(), tiny_model, maps.diffuse, maps.specular, maps.roughness)
+    neutral = reconstruction.vertices(expression=False)
+    write_glb(path, tiny_model, neutral, reconstruction.face.expression, reconstruction.maps)
     return path
 
 
 def accessor(gltf: pygltflib.GLTF2, index: int) -> np.ndarray:
     a = gltf.accessors[index]
-    view = gltf.bufferViews[a.bufferView]
     kind, width = {5126: ("<f4", {"VEC3": 3, "VEC2": 2}), 5125: ("<u4", {"SCALAR": 1})}[a.componentType]
-    data = gltf.binary_blob()[view.byteOffset : view.byteOffset + view.byteLength]
-    return np.frombuffer(data, kind).reshape(a.count, width[a.type])
+
+    def view(number: int, kind: str) -> np.ndarray:
+        v = gltf.bufferViews[number]
+        return np.frombuffer(gltf.binary_blob()[v.byteOffset : v.byteOffset + v.byteLength], kind)
+
+    if a.sparse is None:
+        return view(a.bufferView, kind).reshape(a.count, width[a.type])
+    out = np.zeros((a.count, width[a.type]), kind)
+    where = view(a.sparse.indices.bufferView, {5123: "<u2", 5125: "<u4"}[a.sparse.indices.componentType])
+    out[where] = view(a.sparse.values.bufferView, kind).reshape(a.sparse.count, width[a.type])
+    return out
 
 
 def picture(gltf: pygltflib.GLTF2, texture: int) -> np.ndarray:
@@ -86,7 +99,7 @@ def picture(gltf: pygltflib.GLTF2, texture: int) -> np.ndarray:
 
 def test_glb_is_in_metres_and_in_the_head_frame(glb, reconstruction, tiny_model):
     scene = trimesh.load(glb)
-    vertices = reconstruction.vertices()
+    vertices = reconstruction.vertices(expression=False)
     used = np.unique(tiny_model.triangles)
     assert np.allclose(scene.bounds, [vertices[used].min(0) / 1000, vertices[used].max(0) / 1000], atol=1e-6)
 
@@ -105,6 +118,76 @@ def test_glb_obeys_the_alignment_and_bounds_rules_of_gltf(glb):
         assert accessor(gltf, primitive.indices).max() < len(positions)
     assert all(view.byteOffset % 4 == 0 for view in gltf.bufferViews)
     assert gltf.buffers[0].byteLength <= len(gltf.binary_blob())
+
+
+def test_glb_morph_targets_at_their_default_weights_are_the_posed_head(glb, reconstruction, tiny_model):
+    gltf = pygltflib.GLTF2().load(str(glb))
+    mesh = gltf.meshes[0]
+    assert mesh.extras["targetNames"] == list(tiny_model.expression_names)
+    assert np.allclose(mesh.weights, reconstruction.face.expression)
+    posed = reconstruction.vertices() / 1000
+    for part, primitive in enumerate(mesh.primitives):
+        used = np.unique(tiny_model.triangles[tiny_model.triangle_part == part])
+        moved = accessor(gltf, primitive.attributes.POSITION).astype(float)
+        for weight, target in zip(mesh.weights, primitive.targets, strict=True):
+            moved += weight * accessor(gltf, target["POSITION"])
+        assert np.abs(moved - posed[used]).max() < 2.1e-5  # metres: two targets leave out what moves by 0.01 mm
+
+
+def test_glb_morph_target_turns_the_normals_with_the_surface(glb, reconstruction, tiny_model):
+    gltf = pygltflib.GLTF2().load(str(glb))
+    primitive = gltf.meshes[0].primitives[0]
+    used = np.unique(tiny_model.triangles[tiny_model.triangle_part == 0])
+    for shape, target in zip(tiny_model.expression, primitive.targets, strict=True):
+        open_jaw = reconstruction.vertices(expression=False) + shape
+        wanted = vertex_normals(open_jaw, tiny_model.triangles, tiny_model.weld)[used]
+        got = accessor(gltf, primitive.attributes.NORMAL) + accessor(gltf, target["NORMAL"])
+        seen = np.linalg.norm(wanted, axis=1) > 0.5
+        assert np.abs(got - wanted)[seen].max() < 2e-3  # what turns by less than a thousandth stays
+
+
+def test_a_target_that_moves_nothing_has_one_entry(tmp_path, reconstruction, tiny_model):
+    """The format wants at least one; eyes do not move with the jaw."""
+    still = replace(tiny_model, expression=np.zeros_like(tiny_model.expression))
+    write_glb(tmp_path / "a.glb", still, reconstruction.vertices(expression=False), np.zeros(2), reconstruction.maps)
+    gltf = pygltflib.GLTF2().load(str(tmp_path / "a.glb"))
+    for target in gltf.meshes[0].primitives[1].targets:
+        assert gltf.accessors[target["POSITION"]].sparse.count == 1
+        assert not accessor(gltf, target["POSITION"]).any()
+
+
+VALIDATE = """
+const validator = require("gltf-validator");
+validator.validateBytes(new Uint8Array(require("fs").readFileSync(process.argv[2])))
+  .then((report) => console.log(JSON.stringify(report.issues)));
+"""
+
+
+def validator_issues(path: Path, folder: Path) -> dict:
+    """What Khronos' validator says; skips where node or the npm package `gltf-validator` is not installed."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    script = folder / "validate.js"
+    script.write_text(VALIDATE)
+    done = subprocess.run([node, str(script), str(path)], capture_output=True, text=True)
+    if "Cannot find module 'gltf-validator'" in done.stderr:
+        pytest.skip("the npm package gltf-validator is not found: install it, and set NODE_PATH to its node_modules")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("kind", ["tiny", "embedded"])
+def test_khronos_validator_has_nothing_to_say(kind, glb, reconstruction, tmp_path):
+    path = glb
+    if kind == "embedded":
+        model, path = load_embedded(), tmp_path / "embedded.glb"
+        write_glb(path, model, model.mean, np.full(len(model.expression), 0.1), reconstruction.maps)
+        gltf = pygltflib.GLTF2().load(str(path))
+        assert len(gltf.meshes[0].extras["targetNames"]) == 52
+        assert len(gltf.meshes[0].primitives) == 4
+    issues = validator_issues(path, tmp_path)
+    assert issues["messages"] == []
 
 
 def test_glb_texture_under_a_vertex_is_the_albedo_under_it(glb, reconstruction, tiny_model):

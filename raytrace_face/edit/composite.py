@@ -1,0 +1,187 @@
+"""Laying an edit into the photograph: by the change between two renderings, in linear light."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from raytrace_face.capture.colour import linear_to_srgb, luminance
+from raytrace_face.edit.trace import surface, window_camera
+from raytrace_face.face.model import PARTS
+from raytrace_face.result import Reconstruction
+from raytrace_face.types import Array, Window
+
+FEATHER_MM = 10.0
+"""Over which an edit fades into neck, ears and hair: wide enough to hide a seam, narrow enough to stay on the head."""
+OUTLINE_PX = 2.0
+"""Over which it fades towards the head's outline, which the geometry knows to about a pixel."""
+PATCH_MM = 6.0
+"""Radius over which the skin around eyes, teeth and mouth lends them its change: their own materials and shapes are not
+the photo's."""
+DETAIL_RANGE = 0.7
+"""Log ratio of photo to rendering up to which it is detail of this face, e^0.7 = 2; beyond, the model is wrong here."""
+DARK = 0.01
+"""Added before dividing, relative to the mean of the old rendering."""
+VISIBLE = 1 / 255
+"""Change of an sRGB-encoded channel that counts as a change."""
+
+
+def face_matte(result: Reconstruction, size: int) -> Array:
+    """(S, S) in [0, 1] where an edit shows: 1 on the fitted face, 0 on what is not the head.
+
+    Eyes, mouth and other holes in the fitted face belong to it.
+    """
+    camera = window_camera(result, size)
+    head = surface(result, camera).part.reshape(size, size) != 255
+    mm_per_px = float(-result.face.T_camera_head[2, 3]) / camera.focal_px
+    fitted = resized(result.pictures.mask, size) > 0.02
+    face = ndimage.binary_fill_holes(ndimage.binary_closing(fitted, iterations=3)) & head
+    if not face.any():
+        return np.zeros((size, size), np.float32)
+    outside = ndimage.distance_transform_edt(~face) * mm_per_px
+    return (_smooth(1 - outside / FEATHER_MM) * outline_fade(head)).astype(np.float32)
+
+
+def outline_fade(head: NDArray[np.bool_]) -> Array:
+    """(S, S) rising from 0 at the outline of the head to 1 within it; the window's border is an outline, too."""
+    inside = ndimage.distance_transform_edt(np.pad(head, 1))[1:-1, 1:-1]
+    return _smooth((inside - 0.5) / OUTLINE_PX).astype(np.float32)
+
+
+def other_parts(result: Reconstruction, size: int) -> NDArray[np.bool_]:
+    """(S, S) true on eyes, teeth and mouth, and one pixel around them."""
+    part = surface(result, window_camera(result, size)).part.reshape(size, size)
+    return ndimage.binary_dilation((part != 255) & (part != PARTS.index("skin")))
+
+
+def blend(
+    photo: Array,
+    old: Array,
+    new: Array,
+    matte: Array,
+    parts: NDArray[np.bool_],
+    patch_px: float,
+    replaced: Array | None = None,
+) -> Array:
+    """The photo with the change from one rendering to another, (H, W, 3).
+
+    On skin, new x detail + rest x min(q, 1/q), where detail = photo / old as far as the model can be right, rest =
+    photo - old x detail and q = new / old: equal renderings leave the photo as it is, in every bit where it can; a
+    strong change shows the new rendering with the photo's detail, and none of the photo's misplaced shadows. On other
+    parts photo x q, with q of the skin around.
+
+    Args:
+        photo, old, new: (H, W, 3) linear.
+        matte: (H, W).
+        parts: (H, W) where eyes, teeth and mouth are.
+        patch_px: standard deviation of the patch in pixels.
+        replaced: (H, W) in [0, 1] where the new rendering is shown as it is; None: nowhere.
+    """
+    floor = DARK * float(old[old > 0].mean()) if (old > 0).any() else 1.0
+    delta = np.log((photo + floor) / (old + floor))
+    detail = np.exp(delta / (1 + (delta / DETAIL_RANGE) ** 4))
+    q = (new + floor) / (old + floor)
+    skin = photo + (new - old) * detail - (photo - old * detail) * (1 - np.minimum(q, 1 / q))
+
+    drawn = ((old.sum(axis=2) > 0) & (new.sum(axis=2) > 0) & ~parts)[..., None]
+    softened = [ndimage.gaussian_filter(np.where(drawn, x, 0), (patch_px, patch_px, 0)) for x in (old, new)]
+    other = photo * (softened[1] + 1e-6) / (softened[0] + 1e-6)
+    soft = np.clip(ndimage.gaussian_filter(parts.astype(np.float32), 0.7), 0, 1)[..., None]
+    changed = np.maximum(skin + soft * (other - skin), 0)
+    if replaced is not None:
+        changed = changed + replaced[..., None] * (new - changed)
+    w = matte[..., None]
+    return np.where(w > 0, photo + w * (changed - photo), photo).astype(np.float32)
+
+
+def composite(
+    result: Reconstruction,
+    old: Array,
+    new: Array,
+    photo: Array | None = None,
+    matte: Array | None = None,
+    replaced: Array | None = None,
+) -> Array:
+    """Lay the change between two renderings of the window (S, S, 3) into the photo.
+
+    Args:
+        photo: (H, W, 3) the whole photo; None: what the result keeps of it, on the window, as large as the renderings.
+        matte: (S, S) where it shows; default `face_matte`.
+        replaced: (S, S) where the new rendering is shown as it is; default nowhere.
+
+    Returns:
+        (H, W, 3) or (S, S, 3), equal to the photo in every bit where the matte is zero.
+    """
+    size = old.shape[0]
+    patch_px = PATCH_MM / (float(-result.face.T_camera_head[2, 3]) / window_camera(result, size).focal_px)
+    where = face_matte(result, size) if matte is None else matte
+    parts = other_parts(result, size)
+    if photo is None:
+        return blend(resized(result.pictures.photo, size), old, new, where, parts, patch_px, replaced)
+    window = result.window.resized(size)
+    top, left, height, width = _covered(window, photo.shape[:2])
+    if not (height and width):
+        return photo
+    box = np.s_[top : top + height, left : left + width]
+
+    def onto(values: NDArray[np.floating]) -> Array:
+        return _sampled(values, window, top, left, height, width)
+
+    patch = patch_px * window.side_px / size
+    at_parts, shown = onto(parts.astype(np.float32)) > 0.5, None if replaced is None else onto(replaced)
+    edited = blend(photo[box], onto(old), onto(new), onto(where), at_parts, patch, shown)
+    out = photo.copy()
+    out[box] = edited
+    return out
+
+
+def resized(image: NDArray[np.floating], size: int) -> Array:
+    """A square picture (S, S) or (S, S, C) at another size, bilinear; itself when the size is its own."""
+    if image.shape[0] == size:
+        return np.asarray(image, np.float32)
+    return _sampled(image, Window(0, 0, size, image.shape[0]), 0, 0, size, size)
+
+
+def changed_share(photo: Array, edited: Array, matte: Array) -> float:
+    """Share of the face's pixels (matte > 0.5) of which a channel changed by more than one 8-bit sRGB code."""
+    face = matte > 0.5
+    if not face.any():
+        return 0.0
+    before, after = (linear_to_srgb(np.clip(x[face], 0, 1)) for x in (photo, edited))
+    return float((np.abs(after - before).max(axis=1) > VISIBLE).mean())
+
+
+def luminance_ratio(above: Array, below: Array) -> Array:
+    """(S, S) luminance of one rendering over another's; 1 where both are dark."""
+    floor = 1e-3 * float(luminance(below).mean()) + 1e-9
+    return (luminance(above) + floor) / (luminance(below) + floor)
+
+
+def _covered(window: Window, shape: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Top, left, height and width of the photo's pixels whose centres lie in the window."""
+    low = [max(int(np.ceil(edge - 0.5)), 0) for edge in (window.top_px, window.left_px)]
+    high = [
+        min(int(np.ceil(edge + window.side_px - 0.5)), n)
+        for edge, n in zip((window.top_px, window.left_px), shape, strict=True)
+    ]
+    return low[0], low[1], max(high[0] - low[0], 0), max(high[1] - low[1], 0)
+
+
+def _sampled(
+    values: NDArray[np.floating], window: Window, top: int, left: int, height: int, width: int
+) -> Array:
+    """A picture on the window, bilinearly at a block of the photo's pixels."""
+    scale = window.size / window.side_px
+    rows = (top + np.arange(height) + 0.5 - window.top_px) * scale - 0.5
+    columns = (left + np.arange(width) + 0.5 - window.left_px) * scale - 0.5
+    at = np.meshgrid(rows, columns, indexing="ij")
+    planes = np.asarray(values, np.float32).reshape(*values.shape[:2], -1)
+    out = [ndimage.map_coordinates(planes[..., c], at, order=1, mode="nearest") for c in range(planes.shape[2])]
+    return np.stack(out, -1).reshape(height, width, *values.shape[2:])
+
+
+def _smooth(x: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Smoothstep of [0, 1]."""
+    t = np.clip(x, 0, 1)
+    return t * t * (3 - 2 * t)

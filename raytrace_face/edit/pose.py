@@ -1,0 +1,140 @@
+"""Another expression, pose or lens; the light stays where it is in the room."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from raytrace_face.capture.photo import FILM_DIAGONAL_MM
+from raytrace_face.edit.composite import composite, face_matte, outline_fade
+from raytrace_face.edit.illumination import of_result, rotated_stage, seen_from
+from raytrace_face.edit.trace import surface, trace, window_camera
+from raytrace_face.errors import InputError
+from raytrace_face.face.camera import project, to_camera
+from raytrace_face.result import Reconstruction
+from raytrace_face.types import Array
+
+MOVED_PX = (0.5, 2.0)
+"""How far a point of the skin moves, in pixels, for the photo's detail to begin to leave it and to have left it."""
+FOCAL_RANGE_MM = (10.0, 1000.0)
+"""Focal lengths on 35 mm film: from a fisheye's to a telescope's."""
+
+
+def animated(
+    result: Reconstruction,
+    expression: Mapping[str, float] | None = None,
+    yaw_deg: float = 0.0,
+    pitch_deg: float = 0.0,
+    roll_deg: float = 0.0,
+    focal_mm: float | None = None,
+) -> Reconstruction:
+    """The face with another expression, turned, or through another lens; its pictures are still the old ones.
+
+    Lamps and surroundings stay fixed to the room, so the head turns under them. A turn is about the middle between
+    the eyes, by the camera's axes, on top of the pose in the photo. Another focal length moves the camera so that the
+    head keeps its size and place in the picture.
+
+    Args:
+        expression: weights in [0, 1] by name that replace those of the photo; other names keep theirs.
+        yaw_deg: positive turns the face to the image's right.
+        pitch_deg: positive raises the face.
+        roll_deg: positive leans the top of the head to the image's right.
+        focal_mm: 35 mm equivalent, by the photo's diagonal.
+
+    Raises:
+        InputError: an unknown expression (with a suggestion), or a value outside its range.
+    """
+    face, camera, out = result.face, result.camera, result
+    names = result.face_model().expression_names
+    weights = np.array(face.expression, np.float32)
+    for name, value in (expression or {}).items():
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+            meant = f"did you mean {near[0]!r}?" if near else f"the model knows {', '.join(names)}"
+            raise InputError(f"expression {name!r} is unknown: {meant}")
+        if not 0 <= value <= 1:
+            raise InputError(f"expression {name} is {value:g}: it must lie in [0, 1]")
+        weights[names.index(name)] = value
+    T = np.array(face.T_camera_head, np.float64)
+    turn = (-pitch_deg, yaw_deg, -roll_deg)
+    if not all(abs(angle) <= 180 for angle in turn):
+        raise InputError(f"yaw, pitch and roll are {yaw_deg:g}, {pitch_deg:g}, {roll_deg:g}: use [-180, 180] degrees")
+    if any(turn):
+        T[:3, :3] = Rotation.from_euler("xyz", turn, degrees=True).as_matrix() @ T[:3, :3]
+    if focal_mm is not None:
+        low, high = FOCAL_RANGE_MM
+        if not low <= focal_mm <= high:
+            raise InputError(f"focal is {focal_mm:g} mm: it must lie in [{low:g}, {high:g}]")
+        focal_px = focal_mm / FILM_DIAGONAL_MM * math.hypot(camera.width, camera.height)
+        T[2, 3] *= focal_px / camera.focal_px
+        camera = replace(camera, focal_px=focal_px)
+    out = replace(
+        result, camera=camera, face=replace(face, expression=weights, T_camera_head=T.astype(np.float32))
+    )
+    if any(turn):
+        fixed = seen_from(of_result(result), result, out)
+        R = out.face.T_camera_head[:3, :3].T.astype(np.float64) @ face.T_camera_head[:3, :3]
+        out = replace(
+            out, lights=rotated_stage(result.lights, R), ambient_sh=np.asarray(fixed.ambient_sh, np.float32)
+        )
+    return out
+
+
+def rendered(
+    result: Reconstruction, *, size: int | None = None, spp: int = 64, seed: int = 0
+) -> tuple[Array, Array]:
+    """The head on the fitted window over nothing: colour (S, S, 3), linear, not premultiplied, and coverage (S, S)."""
+    camera = window_camera(result, size)
+    picture = trace(result, None, camera, spp=spp, seed=seed)
+    lit = surface(result, camera).part.reshape(picture.shape[:2]) != 255
+    # the share of rays that hit is the rendering of a head of radiance 1: five points a pixel are enough for an edge
+    cover = np.mean([_covered(result, size, dx, dy) for dx in (-0.33, 0, 0.33) for dy in (-0.33, 0, 0.33)], axis=0)
+    cover = np.where(lit | (picture.sum(axis=2) > 0), np.maximum(cover, 1 / 9), 0)
+    return picture / np.maximum(cover, 1e-6)[..., None], cover.astype(np.float32)
+
+
+def _covered(result: Reconstruction, size: int | None, dx: float, dy: float) -> Array:
+    camera = window_camera(result, size)
+    cx, cy = camera.principal_px
+    shifted = replace(camera, principal_px=(cx - dx, cy - dy))
+    return (surface(result, shifted).part.reshape(camera.height, camera.width) != 255).astype(np.float32)
+
+
+def expressed_photo(
+    before: Reconstruction,
+    after: Reconstruction,
+    photo: Array | None = None,
+    *,
+    size: int | None = None,
+    spp: int = 64,
+    seed: int = 0,
+) -> Array:
+    """The photo with another expression, of the same pose and camera: linear, as `composite` gives it.
+
+    Where the skin moves, the rendering itself takes the photo's place, whose detail would stay behind; elsewhere the
+    change between the renderings is laid over the photo, so that new shadows fall on skin that has not moved.
+    """
+    camera = window_camera(before, size)
+    S = camera.width
+    old, new = (trace(r, None, camera, spp=spp, seed=seed) for r in (before, after))
+    g, g_before = surface(after, camera), surface(before, camera)
+    was = project(camera, to_camera(before.face.T_camera_head, g.interpolate(before.vertices()).astype(np.float64)))
+    now = project(camera, to_camera(after.face.T_camera_head, g.interpolate(after.vertices()).astype(np.float64)))
+    head = g.part != 255
+    low, high = MOVED_PX
+    moved = np.where(head, np.clip((np.linalg.norm(was - now, axis=1) - low) / (high - low), 0, 1), 0)
+    # what was hidden may not have moved: upper teeth behind closed lips
+    other = ndimage.binary_dilation((head & (g.part != g_before.part)).reshape(S, S))
+    replaced = ndimage.gaussian_filter(np.maximum(moved.reshape(S, S), other).astype(np.float32), 0.7)
+    matte = face_matte(before, S)
+    rows, columns = (np.where(head, was[:, k] - 0.5, -9).reshape(S, S) for k in (1, 0))
+    carried = ndimage.map_coordinates(matte, (rows, columns), order=1, cval=0)
+    shown = np.where(head.reshape(S, S), np.maximum(matte, carried), 0) * outline_fade(head.reshape(S, S))
+    # where nothing moves, the matte is the one of every other edit
+    return composite(before, old, new, photo, np.where(replaced > 0, shown, matte), replaced)

@@ -40,7 +40,14 @@ def face_matte(result: Reconstruction, size: int) -> Array:
     if not face.any():
         return np.zeros((size, size), np.float32)
     outside = ndimage.distance_transform_edt(~face) * mm_per_px
-    return (_smooth(1 - outside / FEATHER_MM) * outline_fade(head)).astype(np.float32)
+    return (_smooth(1 - outside / FEATHER_MM) * outline_fade(head) * _in_photo(result, size)).astype(np.float32)
+
+
+def _in_photo(result: Reconstruction, size: int) -> NDArray[np.bool_]:
+    """(S, S) where the window shows the photo and not what lies beyond its border."""
+    x, y = result.window.resized(size).to_photo(np.stack([np.arange(size) + 0.5] * 2, 1)).T
+    inside = (y[:, None] > 0) & (y[:, None] < result.camera.height) & (x > 0) & (x < result.camera.width)
+    return np.asarray(inside, bool)
 
 
 def outline_fade(head: NDArray[np.bool_]) -> Array:
@@ -168,9 +175,7 @@ def _covered(window: Window, shape: tuple[int, int]) -> tuple[int, int, int, int
     return low[0], low[1], max(high[0] - low[0], 0), max(high[1] - low[1], 0)
 
 
-def _sampled(
-    values: NDArray[np.floating], window: Window, top: int, left: int, height: int, width: int
-) -> Array:
+def _sampled(values: NDArray[np.floating], window: Window, top: int, left: int, height: int, width: int) -> Array:
     """A picture on the window, bilinearly at a block of the photo's pixels."""
     scale = window.size / window.side_px
     rows = (top + np.arange(height) + 0.5 - window.top_px) * scale - 0.5

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 F = NDArray[np.float64]
 
 LAMP = (1.4, 0.10, 5.0)
-"""Of a lamp given by direction: irradiance / pi, radiance of the surroundings, angular radius in degrees. They are those
-of the studio presets, so that shadows are deep but not black."""
+"""Of a lamp given by direction: irradiance / pi, radiance of the surroundings, angular radius in degrees. They are
+those of the studio presets, so that shadows are deep but not black."""
 IRRADIANCE_BAND = np.repeat([1.0, 2 / 3, 1 / 4], [1, 3, 5])
 """Irradiance / pi over radiance of each spherical harmonic (Ramamoorthi and Hanrahan 2001, eq. 8, over pi)."""
 ENVIRONMENT_SUFFIXES = (".exr", ".hdr")
@@ -68,7 +68,7 @@ class Illumination:
 
 
 def centre_irradiance(area: AreaLights) -> tuple[F, F]:
-    """Unit directions (L, 3) to area lights from the head's centre, and irradiance / pi (L, 3) that each gives there."""
+    """Unit directions (L, 3) to area lights from the head's centre, and the irradiance / pi (L, 3) of each there."""
     middle = area.corners.mean(axis=1)
     directions = middle / np.maximum(np.linalg.norm(middle, axis=1, keepdims=True), 1e-9)
     return directions, area.radiance * triangle_form_factor(area.corners)[:, None]
@@ -184,8 +184,8 @@ def on_stage(light: Illumination, rig_name: str) -> tuple[StageLights, F]:
     if light.environment is None:
         return condense(rig(rig_name), directions, irradiance, size), light.ambient_sh
     stage = rig(rig_name)
-    own = stage.face_directions if light.R_head_environment is None else stage.face_directions @ light.R_head_environment
-    share = latlong_to_stage(two_to_one(light.environment), own)
+    R = np.eye(3) if light.R_head_environment is None else light.R_head_environment
+    share = latlong_to_stage(two_to_one(light.environment), stage.face_directions @ R)
     wide = float(np.degrees(np.arccos(1 - 2 / stage.count)))  # a disc of the solid angle of a face
     both = np.concatenate([stage.face_directions, directions]), np.concatenate([share, irradiance])
     return condense(stage, *both, wide, distance=1.0), light.ambient_sh

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -18,7 +19,7 @@ from raytrace_face.edit.trace import surface, trace, window_camera
 from raytrace_face.errors import InputError
 from raytrace_face.face.camera import project, to_camera
 from raytrace_face.result import Reconstruction
-from raytrace_face.types import Array
+from raytrace_face.types import Array, Camera
 
 MOVED_PX = (0.5, 2.0)
 """How far a point of the skin moves, in pixels, for the photo's detail to begin to leave it and to have left it."""
@@ -74,36 +75,30 @@ def animated(
         focal_px = focal_mm / FILM_DIAGONAL_MM * math.hypot(camera.width, camera.height)
         T[2, 3] *= focal_px / camera.focal_px
         camera = replace(camera, focal_px=focal_px)
-    out = replace(
-        result, camera=camera, face=replace(face, expression=weights, T_camera_head=T.astype(np.float32))
-    )
+    out = replace(result, camera=camera, face=replace(face, expression=weights, T_camera_head=T.astype(np.float32)))
     if any(turn):
         fixed = seen_from(of_result(result), result, out)
         R = out.face.T_camera_head[:3, :3].T.astype(np.float64) @ face.T_camera_head[:3, :3]
-        out = replace(
-            out, lights=rotated_stage(result.lights, R), ambient_sh=np.asarray(fixed.ambient_sh, np.float32)
-        )
+        out = replace(out, lights=rotated_stage(result.lights, R), ambient_sh=np.asarray(fixed.ambient_sh, np.float32))
     return out
 
 
-def rendered(
-    result: Reconstruction, *, size: int | None = None, spp: int = 64, seed: int = 0
-) -> tuple[Array, Array]:
+def rendered(result: Reconstruction, *, size: int | None = None, spp: int = 64, seed: int = 0) -> tuple[Array, Array]:
     """The head on the fitted window over nothing: colour (S, S, 3), linear, not premultiplied, and coverage (S, S)."""
     camera = window_camera(result, size)
     picture = trace(result, None, camera, spp=spp, seed=seed)
-    lit = surface(result, camera).part.reshape(picture.shape[:2]) != 255
-    # the share of rays that hit is the rendering of a head of radiance 1: five points a pixel are enough for an edge
-    cover = np.mean([_covered(result, size, dx, dy) for dx in (-0.33, 0, 0.33) for dy in (-0.33, 0, 0.33)], axis=0)
-    cover = np.where(lit | (picture.sum(axis=2) > 0), np.maximum(cover, 1 / 9), 0)
-    return picture / np.maximum(cover, 1e-6)[..., None], cover.astype(np.float32)
+    # how much of a pixel the head covers: rays through nine points of it
+    thirds = (-1 / 3, 0.0, 1 / 3)
+    cover = np.mean([_hit(result, camera, dx, dy) for dx in thirds for dy in thirds], axis=0)
+    cover = np.where(picture.sum(axis=2) > 0, np.maximum(cover, 1 / 9), 0)  # the rays of the picture may hit more
+    return (picture / np.maximum(cover, 1e-6)[..., None]).astype(np.float32), cover.astype(np.float32)
 
 
-def _covered(result: Reconstruction, size: int | None, dx: float, dy: float) -> Array:
-    camera = window_camera(result, size)
+def _hit(result: Reconstruction, camera: Camera, dx: float, dy: float) -> NDArray[np.bool_]:
+    """(H, W) whether the ray through a point beside each pixel's centre, offset in pixels, hits the head."""
     cx, cy = camera.principal_px
-    shifted = replace(camera, principal_px=(cx - dx, cy - dy))
-    return (surface(result, shifted).part.reshape(camera.height, camera.width) != 255).astype(np.float32)
+    part = surface(result, replace(camera, principal_px=(cx - dx, cy - dy))).part
+    return (part != 255).reshape(camera.height, camera.width)
 
 
 def expressed_photo(

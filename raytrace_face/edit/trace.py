@@ -31,7 +31,8 @@ def trace(
         shadows: trace visibility; default as the reconstruction was made.
     """
     shown = of_result(result) if light is None else light
-    picture = result.render(camera, shown.area, shown.ambient_sh, spp=spp, seed=seed, shadows=shadows)
+    ambient = np.asarray(shown.ambient_sh, np.float32)
+    picture = result.render(camera, shown.area, ambient, spp=spp, seed=seed, shadows=shadows)
     if shown.environment is None:
         return picture
     from raytrace_face.tracer.environment import render_environment

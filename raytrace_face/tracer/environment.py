@@ -42,9 +42,9 @@ def render_environment(
     si = head.scene.ray_intersect(ray)
     valid = si.is_valid()
     lanes = len(view.pixels) * view.samples
-    textures = tuple(owned(mi.Float, t.astype(np.float32)) for t in (maps.diffuse, maps.specular, maps.roughness))
+    flat = [owned(mi.Float, t.astype(np.float32)) for t in (maps.diffuse, maps.specular, maps.roughness)]
     sizes = (maps.diffuse.shape[0], maps.specular.shape[0], maps.roughness.shape[0])
-    diffuse, f0, rough = reflectance(head, si, textures, sizes)  # type: ignore[arg-type]
+    diffuse, f0, rough = reflectance(head, si, (flat[0], flat[1], flat[2]), sizes)
 
     frame = mi.Frame3f(si.sh_frame.n)
     wi = -ray.d

@@ -34,7 +34,8 @@ def cast_visibility(
     if not len(lights.corners) or not len(points):
         return np.ones(len(points), np.float32)
     p, n = (np.repeat(np.asarray(values, np.float32), samples, axis=0) for values in (points, normals))
-    si = dr.zeros(mi.SurfaceInteraction3f, len(p))  # t = 0: valid
+    si = dr.zeros(mi.SurfaceInteraction3f, len(p))
+    si.t = mi.Float(0)  # any finite distance: a hit
     si.p = mi.Point3f(*(owned(mi.Float, p[:, k]) for k in range(3)))
     si.n = mi.Normal3f(*(owned(mi.Float, n[:, k]) for k in range(3)))
     si.sh_frame = mi.Frame3f(si.n)

@@ -19,6 +19,10 @@ OUTLINE_PX = 2.0
 PATCH_MM = 6.0
 """Radius over which the skin around eyes, teeth and mouth lends them its change: their own materials and shapes are not
 the photo's."""
+MARGIN_MM = 2.0
+"""How far an eyelid or a lip of the model may lie beside the photo's."""
+GRAZING = (0.15, 0.4)
+"""Cosine between normal and view from which on a pixel begins to be, and is wholly, its own."""
 DETAIL_RANGE = 0.7
 """Log ratio of photo to rendering up to which it is detail of this face, e^0.7 = 2; beyond, the model is wrong here."""
 DARK = 0.01
@@ -33,14 +37,18 @@ def face_matte(result: Reconstruction, size: int) -> Array:
     Eyes, mouth and other holes in the fitted face belong to it.
     """
     camera = window_camera(result, size)
-    head = surface(result, camera).part.reshape(size, size) != 255
+    head = ndimage.binary_fill_holes(surface(result, camera).part.reshape(size, size) != 255)
     mm_per_px = float(-result.face.T_camera_head[2, 3]) / camera.focal_px
-    fitted = resized(result.pictures.mask, size) > 0.02
-    face = ndimage.binary_fill_holes(ndimage.binary_closing(fitted, iterations=3)) & head
+    face = _fitted_face(result, size) & head
     if not face.any():
         return np.zeros((size, size), np.float32)
     outside = ndimage.distance_transform_edt(~face) * mm_per_px
     return (_smooth(1 - outside / FEATHER_MM) * outline_fade(head) * _in_photo(result, size)).astype(np.float32)
+
+
+def _fitted_face(result: Reconstruction, size: int) -> NDArray[np.bool_]:
+    fitted = resized(result.pictures.mask, size) > 0.02
+    return np.asarray(ndimage.binary_fill_holes(ndimage.binary_closing(fitted, iterations=3)), bool)
 
 
 def _in_photo(result: Reconstruction, size: int) -> NDArray[np.bool_]:
@@ -56,10 +64,23 @@ def outline_fade(head: NDArray[np.bool_]) -> Array:
     return _smooth((inside - 0.5) / OUTLINE_PX).astype(np.float32)
 
 
-def other_parts(result: Reconstruction, size: int) -> NDArray[np.bool_]:
-    """(S, S) true on eyes, teeth and mouth, and one pixel around them."""
-    part = surface(result, window_camera(result, size)).part.reshape(size, size)
-    return ndimage.binary_dilation((part != 255) & (part != PARTS.index("skin")))
+def borrowed(result: Reconstruction, size: int) -> Array:
+    """(S, S) in [0, 1] how far a pixel takes its change from the skin around it instead of from its own rendering.
+
+    1 on eyes, teeth and mouth, whose materials, shapes and exact places are not the photo's, and where the border
+    of the face is seen at a grazing angle: there the renderings tell the outline and a rim of highlights that the photo has elsewhere.
+    """
+    camera = window_camera(result, size)
+    g = surface(result, camera)
+    other = ((g.part != 255) & (g.part != PARTS.index("skin"))).reshape(size, size)
+    mm_per_px = float(-result.face.T_camera_head[2, 3]) / camera.focal_px
+    near = ndimage.distance_transform_edt(~other) * mm_per_px if other.any() else np.full(other.shape, np.inf)
+    facing = (g.normal * g.view).sum(axis=1).reshape(size, size)
+    low, high = GRAZING
+    turned = np.where((g.part != 255).reshape(size, size), _smooth((high - facing) / (high - low)), 1)
+    depth = ndimage.distance_transform_edt(_fitted_face(result, size)) * mm_per_px
+    turned *= _smooth(2 - depth / FEATHER_MM)  # the wings of the nose are seen well enough
+    return np.maximum(_smooth((2 * MARGIN_MM - near) / MARGIN_MM), turned).astype(np.float32)
 
 
 def blend(
@@ -67,7 +88,7 @@ def blend(
     old: Array,
     new: Array,
     matte: Array,
-    parts: NDArray[np.bool_],
+    borrow: Array,
     patch_px: float,
     replaced: Array | None = None,
 ) -> Array:
@@ -75,14 +96,14 @@ def blend(
 
     On skin, new x detail + rest x min(q, 1/q), where detail = photo / old as far as the model can be right, rest =
     photo - old x detail and q = new / old: equal renderings leave the photo as it is, in every bit where it can; a
-    strong change shows the new rendering with the photo's detail, and none of the photo's misplaced shadows. On other
-    parts photo x q, with q of the skin around.
+    strong change shows the new rendering with the photo's detail, and none of the photo's misplaced shadows. Where
+    a pixel borrows, photo x q, with q of the skin around.
 
     Args:
         photo, old, new: (H, W, 3) linear.
         matte: (H, W).
-        parts: (H, W) where eyes, teeth and mouth are.
-        patch_px: standard deviation of the patch in pixels.
+        borrow: (H, W) in [0, 1] where the skin around lends its change (`borrowed`).
+        patch_px: standard deviation of "around" in pixels.
         replaced: (H, W) in [0, 1] where the new rendering is shown as it is; None: nowhere.
     """
     floor = DARK * float(old[old > 0].mean()) if (old > 0).any() else 1.0
@@ -91,11 +112,10 @@ def blend(
     q = (new + floor) / (old + floor)
     skin = photo + (new - old) * detail - (photo - old * detail) * (1 - np.minimum(q, 1 / q))
 
-    drawn = ((old.sum(axis=2) > 0) & (new.sum(axis=2) > 0) & ~parts)[..., None]
-    softened = [ndimage.gaussian_filter(np.where(drawn, x, 0), (patch_px, patch_px, 0)) for x in (old, new)]
-    other = photo * (softened[1] + 1e-6) / (softened[0] + 1e-6)
-    soft = np.clip(ndimage.gaussian_filter(parts.astype(np.float32), 0.7), 0, 1)[..., None]
-    changed = np.maximum(skin + soft * (other - skin), 0)
+    trusted = (1 - borrow) * (old.sum(axis=2) > 0) * (new.sum(axis=2) > 0)
+    around = [ndimage.gaussian_filter(trusted[..., None] * x, (patch_px, patch_px, 0)) for x in (old, new)]
+    other = photo * (around[1] + 1e-6) / (around[0] + 1e-6)
+    changed = np.maximum(skin + borrow[..., None] * (other - skin), 0)
     if replaced is not None:
         changed = changed + replaced[..., None] * (new - changed)
     w = matte[..., None]
@@ -123,9 +143,9 @@ def composite(
     size = old.shape[0]
     patch_px = PATCH_MM / (float(-result.face.T_camera_head[2, 3]) / window_camera(result, size).focal_px)
     where = face_matte(result, size) if matte is None else matte
-    parts = other_parts(result, size)
+    borrow = borrowed(result, size)
     if photo is None:
-        return blend(resized(result.pictures.photo, size), old, new, where, parts, patch_px, replaced)
+        return blend(resized(result.pictures.photo, size), old, new, where, borrow, patch_px, replaced)
     window = result.window.resized(size)
     top, left, height, width = _covered(window, photo.shape[:2])
     if not (height and width):
@@ -136,8 +156,8 @@ def composite(
         return _sampled(values, window, top, left, height, width)
 
     patch = patch_px * window.side_px / size
-    at_parts, shown = onto(parts.astype(np.float32)) > 0.5, None if replaced is None else onto(replaced)
-    edited = blend(photo[box], onto(old), onto(new), onto(where), at_parts, patch, shown)
+    shown = None if replaced is None else onto(replaced)
+    edited = blend(photo[box], onto(old), onto(new), onto(where), onto(borrow), patch, shown)
     out = photo.copy()
     out[box] = edited
     return out

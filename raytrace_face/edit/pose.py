@@ -18,6 +18,7 @@ from raytrace_face.edit.illumination import of_result, rotated_stage, seen_from
 from raytrace_face.edit.trace import surface, trace, window_camera
 from raytrace_face.errors import InputError
 from raytrace_face.face.camera import project, to_camera
+from raytrace_face.face.model import PARTS
 from raytrace_face.result import Reconstruction
 from raytrace_face.types import Array, Camera
 
@@ -90,7 +91,9 @@ def rendered(result: Reconstruction, *, size: int | None = None, spp: int = 64, 
     # how much of a pixel the head covers: rays through nine points of it
     thirds = (-1 / 3, 0.0, 1 / 3)
     cover = np.mean([_hit(result, camera, dx, dy) for dx in thirds for dy in thirds], axis=0)
-    cover = np.where(picture.sum(axis=2) > 0, np.maximum(cover, 1 / 9), 0)  # the rays of the picture may hit more
+    cover = np.where(picture.sum(axis=2) > 0, np.maximum(cover, 1 / 9), cover)  # the rays of the picture may hit more
+    # between the lips and under the lids one can look into the hollow head, but not through it
+    cover = np.where(ndimage.binary_erosion(ndimage.binary_fill_holes(cover > 0)), 1, cover)
     return (picture / np.maximum(cover, 1e-6)[..., None]).astype(np.float32), cover.astype(np.float32)
 
 
@@ -125,8 +128,11 @@ def expressed_photo(
     low, high = MOVED_PX
     moved = np.where(head, np.clip((np.linalg.norm(was - now, axis=1) - low) / (high - low), 0, 1), 0)
     # what was hidden may not have moved: upper teeth behind closed lips
-    other = ndimage.binary_dilation((head & (g.part != g_before.part)).reshape(S, S))
-    replaced = ndimage.gaussian_filter(np.maximum(moved.reshape(S, S), other).astype(np.float32), 0.7)
+    fresh = (head & (g.part != g_before.part)).reshape(S, S)
+    # an eye or a mouth is of one piece
+    pieces = np.asarray(ndimage.label((head & (g.part != PARTS.index("skin"))).reshape(S, S))[0])
+    fresh |= np.isin(pieces, np.setdiff1d(pieces[fresh | (moved.reshape(S, S) > 0.5)], 0))
+    replaced = ndimage.gaussian_filter(np.maximum(moved.reshape(S, S), fresh).astype(np.float32), 0.7)
     matte = face_matte(before, S)
     rows, columns = (np.where(head, was[:, k] - 0.5, -9).reshape(S, S) for k in (1, 0))
     carried = ndimage.map_coordinates(matte, (rows, columns), order=1, cval=0)

@@ -122,7 +122,8 @@ def shadows(result: Positional[Path], *, strength: float = 1.0, soften: float = 
     from raytrace_face.edit.shadows import reshadowed
 
     face = _load(result)
-    _finish(output, face, *reshadowed(face, strength, soften, **_options(output, face)))
+    photo = _photo(output, face)
+    _finish(output, face, photo, *reshadowed(face, strength, soften, **_options(output, face)))
 
 
 def transfer(
@@ -156,7 +157,8 @@ def transfer(
     target = _load(onto)
     lit, skin, cast = (None if path is None else _load(path) for path in (light, albedo, shadow))
     if output.out is not None:
-        _finish(output, target, *transfer_renderings(target, lit, skin, cast, **_options(output, target)))
+        photo = _photo(output, target)
+        _finish(output, target, photo, *transfer_renderings(target, lit, skin, cast, **_options(output, target)))
     if save is not None:
         old, new = transfer_renderings(target, lit, skin, spp=output.spp, seed=output.seed)
         given = (("light", lit), ("skin", skin))
@@ -202,7 +204,7 @@ def animate(
     moved = bool(yaw or pitch or roll or focal_mm)
     if moved and output.photo is not None:
         raise InputError("--photo does not go with a new pose or lens: the rest of the photo would not move with it")
-    options = _options(output, face)
+    photo, options = _photo(output, face), _options(output, face)
     if output.out is not None:
         from raytrace_face.picture import write_picture
 
@@ -210,7 +212,7 @@ def animate(
             picture, cover = pose.rendered(edited, **options)
             write_picture(output.out, picture, cover)
         else:
-            write_picture(output.out, pose.expressed_photo(face, edited, _photo(output, face), **options))
+            write_picture(output.out, pose.expressed_photo(face, edited, photo, **options))
         _say(output, f"picture     {output.out}")
     if save is not None:
         parts = [expression or "", *(f"{n} {v:g}" for n, v in (("yaw", yaw), ("pitch", pitch), ("roll", roll)) if v)]
@@ -283,13 +285,13 @@ def _options(output: Output, result: Reconstruction) -> dict[str, Any]:
     return {"size": size, "spp": output.spp, "seed": output.seed}
 
 
-def _finish(output: Output, result: Reconstruction, old: Array, new: Array) -> None:
+def _finish(output: Output, result: Reconstruction, photo: Array | None, old: Array, new: Array) -> None:
     """Lay the change between two renderings into the photo, write it and say how much of the face changed."""
     assert output.out is not None
     from raytrace_face.edit.composite import changed_share, composite, face_matte, resized
     from raytrace_face.picture import write_picture
 
-    write_picture(output.out, composite(result, old, new, _photo(output, result)))
+    write_picture(output.out, composite(result, old, new, photo))
     size = old.shape[0]
     share = changed_share(resized(result.pictures.photo, size), composite(result, old, new), face_matte(result, size))
     _say(output, f"changed     {100 * share:.1f} % of the face by more than 1/255")

@@ -67,8 +67,9 @@ def outline_fade(head: NDArray[np.bool_]) -> Array:
 def borrowed(result: Reconstruction, size: int) -> Array:
     """(S, S) in [0, 1] how far a pixel takes its change from the skin around it instead of from its own rendering.
 
-    1 on eyes, teeth and mouth, whose materials, shapes and exact places are not the photo's, and where the border
-    of the face is seen at a grazing angle: there the renderings tell the outline and a rim of highlights that the photo has elsewhere.
+    1 on eyes, teeth and mouth, whose materials, shapes and exact places are not the photo's, and where the border of
+    the face is seen at a grazing angle: there the renderings show an outline and a rim of highlights that the photo has
+    elsewhere.
     """
     camera = window_camera(result, size)
     g = surface(result, camera)

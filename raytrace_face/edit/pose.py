@@ -91,10 +91,10 @@ def rendered(result: Reconstruction, *, size: int | None = None, spp: int = 64, 
     # how much of a pixel the head covers: rays through nine points of it
     thirds = (-1 / 3, 0.0, 1 / 3)
     cover = np.mean([_hit(result, camera, dx, dy) for dx in thirds for dy in thirds], axis=0)
-    cover = np.where(picture.sum(axis=2) > 0, np.maximum(cover, 1 / 9), cover)  # the rays of the picture may hit more
+    cover = np.maximum(cover, (picture.sum(axis=2) > 0) / 9).astype(np.float32)  # the rays of the picture may hit more
     # between the lips and under the lids one can look into the hollow head, but not through it
-    cover = np.where(ndimage.binary_erosion(ndimage.binary_fill_holes(cover > 0)), 1, cover)
-    return (picture / np.maximum(cover, 1e-6)[..., None]).astype(np.float32), cover.astype(np.float32)
+    cover[ndimage.binary_erosion(ndimage.binary_fill_holes(cover > 0))] = 1
+    return picture / np.maximum(cover, np.float32(1e-6))[..., None], cover
 
 
 def _hit(result: Reconstruction, camera: Camera, dx: float, dy: float) -> NDArray[np.bool_]:

@@ -64,11 +64,11 @@ def render_environment(
         sky.wi = -wo
         density = emitter.pdf_direction(si, towards) + skin.mixture_pdf(wi_local, frame.to_local(wo), share, alpha)
         value = skin.evaluate(wi, wo, si.sh_frame.n, diffuse, f0, rough) * emitter.eval(sky)
-        value *= dr.select(density > 0, dr.rcp(dr.maximum(density, 1e-9)), 0)
+        value *= dr.rcp(dr.maximum(density, 1e-9))
+        lit = valid & (density > 0)  # false, too, for the undefined directions of a hit whose normal looks away
         if view.shadows:
-            value = dr.select(head.scene.ray_test(si.spawn_ray(wo), valid), mi.Color3f(0), value)
-        total += value
-    total = dr.select(valid, total, 0)
+            lit &= ~head.scene.ray_test(si.spawn_ray(wo), lit)
+        total += dr.select(lit, value, 0)
     planes = [dr.block_sum(total[c], view.samples) / view.samples for c in range(3)]
     return np.stack([plane.numpy() for plane in planes], axis=1).astype(np.float32)
 

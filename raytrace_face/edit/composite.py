@@ -25,6 +25,9 @@ GRAZING = (0.15, 0.4)
 """Cosine between normal and view from which on a pixel begins to be, and is wholly, its own."""
 DETAIL_RANGE = 0.7
 """Log ratio of photo to rendering up to which it is detail of this face, e^0.7 = 2; beyond, the model is wrong here."""
+FINE_MM = 0.5
+"""Radius below which detail is finer than the maps (a texel is about 0.5 mm): coarser detail was the fit's to explain,
+and what it left over does not hold under another light (docs/edits.md has what that costs)."""
 DARK = 0.01
 """Added before dividing, relative to the mean of the old rendering."""
 VISIBLE = 1 / 255
@@ -90,32 +93,46 @@ def blend(
     new: Array,
     matte: Array,
     borrow: Array,
-    patch_px: float,
+    px_per_mm: float,
     replaced: Array | None = None,
 ) -> Array:
     """The photo with the change from one rendering to another, (H, W, 3).
 
-    On skin, new x detail + rest x min(q, 1/q), where detail = photo / old as far as the model can be right, rest =
-    photo - old x detail and q = new / old: equal renderings leave the photo as it is, in every bit where it can; a
-    strong change shows the new rendering with the photo's detail, and none of the photo's misplaced shadows. Where
-    a pixel borrows, photo x q, with q of the skin around.
+    With q = new / old, its median g over the head (another exposure or tint) and trust t = min(q / g, g / q)^2, skin
+    becomes
+
+        new x detail + g t^2 (photo - old x detail),    log detail = fine + t coarse,
+
+    fine and coarse being the parts of log(photo / old), bounded, below and above `FINE_MM`. Equal renderings (t = g =
+    1) leave the photo as it is, in every bit. Another direction of the light shows the new rendering, with the texture
+    that is too fine for the maps and without what the model gets wrong under the old light, such as misplaced shadows.
+    Where a pixel borrows, photo x q, with q of the skin around.
 
     Args:
         photo, old, new: (H, W, 3) linear.
         matte: (H, W).
         borrow: (H, W) in [0, 1] where the skin around lends its change (`borrowed`).
-        patch_px: standard deviation of "around" in pixels.
+        px_per_mm: pixels a millimetre at the head.
         replaced: (H, W) in [0, 1] where the new rendering is shown as it is; None: nowhere.
     """
-    floor = DARK * float(old[old > 0].mean()) if (old > 0).any() else 1.0
-    delta = np.log((photo + floor) / (old + floor))
-    detail = np.exp(delta / (1 + (delta / DETAIL_RANGE) ** 4))
-    q = (new + floor) / (old + floor)
-    skin = photo + (new - old) * detail - (photo - old * detail) * (1 - np.minimum(q, 1 / q))
 
-    trusted = (1 - borrow) * (old.sum(axis=2) > 0) * (new.sum(axis=2) > 0)
-    around = [ndimage.gaussian_filter(trusted[..., None] * x, (patch_px, patch_px, 0)) for x in (old, new)]
-    other = photo * (around[1] + 1e-6) / (around[0] + 1e-6)
+    def blurred(values: Array, radius_mm: float) -> Array:
+        sigma = radius_mm * px_per_mm
+        return np.asarray(ndimage.gaussian_filter(values, (sigma, sigma, 0)), np.float32)
+
+    drawn = ((old.sum(axis=2) > 0) & (new.sum(axis=2) > 0))[..., None].astype(np.float32)
+    floor = DARK * float(old[old > 0].mean()) if (old > 0).any() else 1.0
+    delta = np.log((photo + floor) / (old + floor)).astype(np.float32)
+    delta = drawn * delta / (1 + (delta / DETAIL_RANGE) ** 4)
+    coarse = blurred(delta, FINE_MM) / np.maximum(blurred(drawn, FINE_MM), 1e-3)
+    q = (new + floor) / (old + floor)
+    g = np.median(q[drawn[..., 0] > 0], axis=0) if drawn.any() else np.ones(3, np.float32)
+    trust = np.minimum(q / g, g / q) ** 2
+    detail = np.exp(delta + (trust - 1) * coarse)
+    skin = g * photo + (new - g * old) * detail - g * (photo - old * detail) * (1 - trust**2)
+
+    lends = drawn * (1 - borrow[..., None])
+    other = photo * (blurred(lends * new, PATCH_MM) + 1e-6) / (blurred(lends * old, PATCH_MM) + 1e-6)
     changed = np.maximum(skin + borrow[..., None] * (other - skin), 0)
     if replaced is not None:
         changed = changed + replaced[..., None] * (new - changed)
@@ -142,11 +159,11 @@ def composite(
         (H, W, 3) or (S, S, 3), equal to the photo in every bit where the matte is zero.
     """
     size = old.shape[0]
-    patch_px = PATCH_MM / (float(-result.face.T_camera_head[2, 3]) / window_camera(result, size).focal_px)
+    px_per_mm = window_camera(result, size).focal_px / float(-result.face.T_camera_head[2, 3])
     where = face_matte(result, size) if matte is None else matte
     borrow = borrowed(result, size)
     if photo is None:
-        return blend(resized(result.pictures.photo, size), old, new, where, borrow, patch_px, replaced)
+        return blend(resized(result.pictures.photo, size), old, new, where, borrow, px_per_mm, replaced)
     window = result.window.resized(size)
     top, left, height, width = _covered(window, photo.shape[:2])
     if not (height and width):
@@ -156,9 +173,9 @@ def composite(
     def onto(values: NDArray[np.floating]) -> Array:
         return _sampled(values, window, top, left, height, width)
 
-    patch = patch_px * window.side_px / size
+    at_photo = px_per_mm * window.side_px / size
     shown = None if replaced is None else onto(replaced)
-    edited = blend(photo[box], onto(old), onto(new), onto(where), onto(borrow), patch, shown)
+    edited = blend(photo[box], onto(old), onto(new), onto(where), onto(borrow), at_photo, shown)
     out = photo.copy()
     out[box] = edited
     return out

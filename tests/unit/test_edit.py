@@ -170,27 +170,45 @@ def test_map_of_the_wrong_shape_is_refused(tmp_path):
 # --- composite ---
 
 
-def blended(photo: float, old: float, new: float) -> float:
-    """Result for one grey value in a picture whose old rendering has mean 0.5."""
-    values = [np.full((9, 9, 3), v, np.float32) for v in (photo, old, new)]
-    values[1][0, 0] = 81 * 0.5 - 80 * old  # the mean of the rendering sets the floor
-    one, zero = np.ones((9, 9), np.float32), np.zeros((9, 9), np.float32)
-    return float(blend(*values, one, zero, 1.0)[5, 5, 0])
+def blended(photo: float, old: float, new: float, everywhere: bool = False) -> float:
+    """Result in the middle of a grey patch; around it nothing changes, or (`everywhere`) all is like the patch."""
+    values = []
+    for value in (photo, old, new):
+        picture = np.full((31, 31, 3), value if everywhere else 0.4, np.float32)
+        picture[11:20, 11:20] = value
+        values.append(picture)
+    one, zero = np.ones((31, 31), np.float32), np.zeros((31, 31), np.float32)
+    return float(blend(*values, one, zero, 1.0)[15, 15, 0])
 
 
-def test_detail_of_the_photo_is_kept_as_a_factor():
-    assert blended(0.44, 0.4, 0.2) == pytest.approx(0.22, rel=0.02)
-    assert blended(0.36, 0.4, 0.8) == pytest.approx(0.72, rel=0.02)
+def test_another_exposure_keeps_all_detail():
+    for new in (0.1, 0.2, 0.8, 4.0):
+        assert blended(0.44, 0.4, new, everywhere=True) == pytest.approx(0.44 * new / 0.4, rel=0.02)
+
+
+def test_small_changes_keep_the_detail_and_strong_ones_the_rendering():
+    assert blended(0.44, 0.4, 0.39) == pytest.approx(0.44 * 0.39 / 0.4, rel=0.01)
+    # under a light that is 20 times weaker there the leftover of the old light means nothing
+    assert blended(0.44, 0.4, 0.02) == pytest.approx(0.02, rel=0.02)
+
+
+def test_fine_texture_stays_under_any_light():
+    stripes = 1 + 0.1 * np.cos(np.pi * np.arange(31))[:, None, None] * np.ones((31, 31, 3))
+    old, new = np.full((31, 31, 3), 0.4, np.float32), np.full((31, 31, 3), 0.4, np.float32)
+    new[8:23, 8:23] = 0.1
+    one, zero = np.ones((31, 31), np.float32), np.zeros((31, 31), np.float32)
+    out = blend((0.4 * stripes).astype(np.float32), old, new, one, zero, px_per_mm=2.0)
+    assert out[14:16, 15, 0] / 0.1 == pytest.approx(stripes[14:16, 15, 0], abs=0.02)
 
 
 def test_equal_renderings_leave_the_photo_as_it_is():
     for photo in (0.0, 0.01, 0.4, 3.0):
-        assert blended(photo, 0.4, 0.4) == np.float32(photo)
+        assert blended(photo, 0.3, 0.3) == np.float32(photo)
 
 
 def test_shadow_that_the_photo_does_not_have_is_not_taken_off_it():
     """The model says shadow (0.05), the photo says none (0.5): without it, 0.5 and not 5."""
-    assert 0.4 < blended(0.5, 0.05, 0.5) < 0.7
+    assert 0.4 < blended(0.5, 0.05, 0.5) < 0.6
 
 
 def test_dark_spot_of_the_photo_does_not_go_below_zero():

@@ -95,6 +95,7 @@ def blend(
     borrow: Array,
     px_per_mm: float,
     replaced: Array | None = None,
+    replacement: Array | None = None,
 ) -> Array:
     """The photo with the change from one rendering to another, (H, W, 3).
 
@@ -113,7 +114,7 @@ def blend(
         matte: (H, W).
         borrow: (H, W) in [0, 1] where the skin around lends its change (`borrowed`).
         px_per_mm: pixels a millimetre at the head.
-        replaced: (H, W) in [0, 1] where the new rendering is shown as it is; None: nowhere.
+        replaced: (H, W) in [0, 1] where `replacement` (H, W, 3) is shown instead; None: nowhere.
     """
 
     def blurred(values: Array, radius_mm: float) -> Array:
@@ -134,8 +135,8 @@ def blend(
     lends = drawn * (1 - borrow[..., None])
     other = photo * (blurred(lends * new, PATCH_MM) + 1e-6) / (blurred(lends * old, PATCH_MM) + 1e-6)
     changed = np.maximum(skin + borrow[..., None] * (other - skin), 0)
-    if replaced is not None:
-        changed = changed + replaced[..., None] * (new - changed)
+    if replaced is not None and replacement is not None:
+        changed = changed + replaced[..., None] * (replacement - changed)
     w = matte[..., None]
     return np.where(w > 0, photo + w * (changed - photo), photo).astype(np.float32)
 
@@ -147,13 +148,14 @@ def composite(
     photo: Array | None = None,
     matte: Array | None = None,
     replaced: Array | None = None,
+    replacement: Array | None = None,
 ) -> Array:
     """Lay the change between two renderings of the window (S, S, 3) into the photo.
 
     Args:
         photo: (H, W, 3) the whole photo; None: what the result keeps of it, on the window, as large as the renderings.
         matte: (S, S) where it shows; default `face_matte`.
-        replaced: (S, S) where the new rendering is shown as it is; default nowhere.
+        replaced: (S, S) in [0, 1] where `replacement` (S, S, 3) is shown instead; default nowhere.
 
     Returns:
         (H, W, 3) or (S, S, 3), equal to the photo in every bit where the matte is zero.
@@ -163,7 +165,7 @@ def composite(
     where = face_matte(result, size) if matte is None else matte
     borrow = borrowed(result, size)
     if photo is None:
-        return blend(resized(result.pictures.photo, size), old, new, where, borrow, px_per_mm, replaced)
+        return blend(resized(result.pictures.photo, size), old, new, where, borrow, px_per_mm, replaced, replacement)
     window = result.window.resized(size)
     top, left, height, width = _covered(window, photo.shape[:2])
     if not (height and width):
@@ -174,8 +176,8 @@ def composite(
         return _sampled(values, window, top, left, height, width)
 
     at_photo = px_per_mm * window.side_px / size
-    shown = None if replaced is None else onto(replaced)
-    edited = blend(photo[box], onto(old), onto(new), onto(where), onto(borrow), at_photo, shown)
+    shown, instead = (None if x is None else onto(x) for x in (replaced, replacement))
+    edited = blend(photo[box], onto(old), onto(new), onto(where), onto(borrow), at_photo, shown, instead)
     out = photo.copy()
     out[box] = edited
     return out

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
+from skimage.measure import label
 
 from raytrace_face.capture.photo import FILM_DIAGONAL_MM
-from raytrace_face.edit.composite import composite, face_matte, outline_fade
+from raytrace_face.edit.composite import blend, composite, face_matte, outline_fade, resized
 from raytrace_face.edit.illumination import of_result, rotated_stage, seen_from
 from raytrace_face.edit.trace import surface, trace, window_camera
 from raytrace_face.errors import InputError
@@ -24,6 +25,8 @@ from raytrace_face.types import Array, Camera
 
 MOVED_PX = (0.5, 2.0)
 """How far a point of the skin moves, in pixels, for the photo's detail to begin to leave it and to have left it."""
+FRESH_SHARE = 0.3
+"""Share of an eye or a mouth that must be new for its rendering to take the photo's place: less is a lid that moves."""
 FOCAL_RANGE_MM = (10.0, 1000.0)
 """Focal lengths on 35 mm film: from a fisheye's to a telescope's."""
 
@@ -115,8 +118,9 @@ def expressed_photo(
 ) -> Array:
     """The photo with another expression, of the same pose and camera: linear, as `composite` gives it.
 
-    Where the skin moves, the rendering itself takes the photo's place, whose detail would stay behind; elsewhere the
-    change between the renderings is laid over the photo, so that new shadows fall on skin that has not moved.
+    Where the skin moves, it takes the photo's detail along (at the resolution of the window); what was hidden before,
+    as the inside of a mouth, is the rendering itself. Elsewhere the change between the renderings is laid over the
+    photo, so that new shadows fall on skin that has not moved.
     """
     camera = window_camera(before, size)
     S = camera.width
@@ -127,15 +131,25 @@ def expressed_photo(
     head = g.part != 255
     low, high = MOVED_PX
     moved = np.where(head, np.clip((np.linalg.norm(was - now, axis=1) - low) / (high - low), 0, 1), 0)
-    # what was hidden may not have moved: upper teeth behind closed lips
-    fresh = (head & (g.part != g_before.part)).reshape(S, S)
-    # an eye or a mouth is of one piece
-    pieces = np.asarray(ndimage.label((head & (g.part != PARTS.index("skin"))).reshape(S, S))[0])
-    fresh |= np.isin(pieces, np.setdiff1d(pieces[fresh | (moved.reshape(S, S) > 0.5)], 0))
+    # what was hidden may not have moved: upper teeth behind closed lips; and an eye or a mouth is of one piece
+    hidden = (head & (g.part != g_before.part)).reshape(S, S) | (moved.reshape(S, S) > 0.5)
+    pieces = label((head & (g.part != PARTS.index("skin"))).reshape(S, S))
+    share = ndimage.mean(hidden, pieces, np.arange(1, pieces.max() + 1))
+    fresh = np.isin(pieces, 1 + np.flatnonzero(share > FRESH_SHARE))
     replaced = ndimage.gaussian_filter(np.maximum(moved.reshape(S, S), fresh).astype(np.float32), 0.7)
     matte = face_matte(before, S)
     rows, columns = (np.where(head, was[:, k] - 0.5, -9).reshape(S, S) for k in (1, 0))
-    carried = ndimage.map_coordinates(matte, (rows, columns), order=1, cval=0)
+
+    def carried_along(values: Array) -> Array:
+        return np.asarray(ndimage.map_coordinates(values, (rows, columns), order=1, cval=0), np.float32)
+
+    carried = carried_along(matte)
+    photo_there, old_there = (
+        np.stack([carried_along(x[..., c]) for c in range(3)], axis=2) for x in (resized(before.pictures.photo, S), old)
+    )
+    px_per_mm = camera.focal_px / float(-before.face.T_camera_head[2, 3])
+    lively = blend(photo_there, old_there, new, np.ones_like(matte), np.zeros_like(matte), px_per_mm)
+    lively = np.where(fresh[..., None], new, new + carried[..., None] * (lively - new))
     shown = np.where(head.reshape(S, S), np.maximum(matte, carried), 0) * outline_fade(head.reshape(S, S))
     # where nothing moves, the matte is the one of every other edit
-    return composite(before, old, new, photo, np.where(replaced > 0, shown, matte), replaced)
+    return composite(before, old, new, photo, np.where(replaced > 0, shown, matte), replaced, lively)

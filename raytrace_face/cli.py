@@ -1,4 +1,4 @@
-"""The command line: `raytrace-face reconstruct | demo | render | report | evaluate | benchmark | doctor`.
+"""The command line: reconstruct, demo, render, report, the edits of `cli_edit`, evaluate, benchmark, doctor.
 
 Nothing heavy is imported before it is needed, so that `--help` is instant. Errors that a person can act on are one
 line on standard error and exit code 2; Ctrl-C is exit code 130; neither leaves anything half-written.
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import tyro
 from tyro.conf import Positional
 
-from raytrace_face import evaluate, evaluate_images
+from raytrace_face import cli_edit, evaluate, evaluate_images
 from raytrace_face.benchmark.commands import COMMANDS as BENCHMARK
 from raytrace_face.config import Colour, Config, Device, Quality, Solver
 from raytrace_face.errors import InputError, OutputError, RaytraceFaceError
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 PROGRAM = "raytrace-face"
 DESCRIPTION = "Geometry, reflectance, light and self-shadows of a face from one photograph. --version: the version."
-IMAGE_SUFFIXES = (".png", ".exr")
 
 Flag = tyro.conf.FlagCreatePairsOff[bool]
 _unset = {"help_behavior_hint": ""}  # "(default: None)" says nothing: the default is the config's
@@ -145,30 +144,13 @@ def render(
         force: replace an existing picture.
         no_shadows: let light through the head.
     """
-    if out.suffix.lower() not in IMAGE_SUFFIXES:
-        raise InputError(f"output {str(out)!r} must end in one of {', '.join(IMAGE_SUFFIXES)}")
     if not 1 <= spp <= 65536:
         raise InputError(f"spp is {spp}: it must lie in [1, 65536]")
-    if out.exists() and (out.is_dir() or not force):
-        raise OutputError(f"output {str(out)!r} exists: choose another with --out or replace it with --force")
-    if not out.absolute().parent.is_dir():
-        raise OutputError(f"output {str(out)!r} cannot be written: its folder does not exist; make it first")
-    from raytrace_face.capture.colour import encode_u8
-    from raytrace_face.export import write_exr, write_png
+    from raytrace_face.picture import check_file, write_picture
     from raytrace_face.result import Reconstruction
 
-    picture = Reconstruction.load(result).render(spp=spp, seed=seed, shadows=False if no_shadows else None)
-    temporary = out.with_name(f".{out.name}.part")
-    try:
-        if out.suffix.lower() == ".exr":
-            write_exr(temporary, picture)
-        else:
-            write_png(temporary, encode_u8(picture))
-        temporary.replace(out)
-    except (OSError, RuntimeError) as error:
-        raise OutputError(f"output {str(out)!r} cannot be written ({error}): choose another with --out") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    check_file(out, force)
+    write_picture(out, Reconstruction.load(result).render(spp=spp, seed=seed, shadows=False if no_shadows else None))
 
 
 def report(result: Positional[Path]) -> None:
@@ -226,6 +208,7 @@ COMMANDS: dict[str, Any] = {
     "demo": demo,
     "render": render,
     "report": report,
+    **cli_edit.COMMANDS,
     "evaluate": group("Measure results of this or any other program by the field's own protocols.", EVALUATE),
     "benchmark": group("Make benchmarks, and run methods through them.", BENCHMARK),
     "doctor": doctor,

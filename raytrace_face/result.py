@@ -364,7 +364,11 @@ def _read_arrays(folder: Path, description: dict[str, Any]) -> dict[str, np.ndar
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != description.get("arrays_sha256"):
             raise InputError(f"{str(path)!r} does not belong to result.json (other sha256): reconstruct it again")
-        return load(data)
+        arrays = load(data)
+        bad = [name for name, values in arrays.items() if not np.isfinite(values).all()]
+        if bad:
+            raise InputError(f"{str(path)!r} holds NaN or infinite values in {bad[0]}: reconstruct it again")
+        return arrays
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read ({error.strerror}): reconstruct it again") from error
     except SafetensorError as error:

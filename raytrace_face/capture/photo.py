@@ -92,6 +92,19 @@ def _load(path: str | Path) -> tuple[NDArray[Any], str, float | None]:
     return values, digest, focal
 
 
+def load_radiance(path: str | Path) -> NDArray[np.float32]:
+    """(H, W, 3) linear Rec. 709 of an EXR or HDR file that is no photo (an environment map), negative values as 0.
+
+    Raises:
+        InputError: no such file, damaged, or not finite.
+    """
+    file = Path(path)
+    values = _read_float(file, _read(file, str(path)))
+    if not np.isfinite(values).all():
+        raise InputError(f"{file.name} holds values that are NaN or infinite: export it again without them")
+    return np.maximum(np.broadcast_to(values, (*values.shape[:2], 3)), 0).astype(np.float32)
+
+
 def photo_from_array(array: NDArray[Any], colour: str = "srgb", name: str = "array") -> Photo:
     """A Photo from pixels (H, W), (H, W, 3) or (H, W, 4).
 

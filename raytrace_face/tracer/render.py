@@ -172,6 +172,26 @@ def bilinear(texture: Any, size: int, channels: int, uv: Any) -> Any:
     return mi.Color3f(*out) if channels == 3 else out[0]
 
 
+def reflectance(head: HeadScene, si: Any, textures: tuple[Any, Any, Any], sizes: tuple[int, int, int]) -> Any:
+    """(diffuse, F0, roughness) at hits: of the maps on skin, else of the part's fixed material.
+
+    Args:
+        textures: flat arrays of diffuse, F0 (3 channels each) and roughness (1 channel).
+        sizes: texels a side of each.
+    """
+    part = head.part_of(si)
+    diffuse, f0 = (bilinear(t, size, 3, si.uv) for t, size in zip(textures[:2], sizes[:2], strict=True))
+    rough = bilinear(textures[2], sizes[2], 1, si.uv)
+    eyes = eye_texture()
+    eye_colour = bilinear(owned(mi.Float, eyes), eyes.shape[0], 3, dr.detach(si.uv))
+    for name, (colour, fresnel0, r) in PART_MATERIALS.items():
+        here = part == PARTS.index(name)
+        diffuse = dr.select(here, eye_colour if name == "eyes" else mi.Color3f(colour), diffuse)
+        f0 = dr.select(here, mi.Color3f(fresnel0), f0)
+        rough = dr.select(here, mi.Float(r), rough)
+    return diffuse, f0, rough
+
+
 def _light_choice(corners: Array, radiance: Array) -> tuple[Array, Array]:
     """Cumulative distribution and probabilities for picking a light: by strength, with a floor of 10 %."""
     middle = corners.mean(axis=1)
@@ -194,17 +214,7 @@ def _shade(head: HeadScene, view: View, arrays: list[Any], sizes: tuple[int, int
     lanes = len(view.pixels) * view.samples
     n = si.sh_frame.n
     wi = -ray.d
-    part = head.part_of(si)
-    diffuse = bilinear(diffuse_t, sizes[0], 3, si.uv)
-    f0 = bilinear(specular_t, sizes[1], 3, si.uv)
-    rough = bilinear(roughness_t, sizes[2], 1, si.uv)
-    eyes = eye_texture()
-    eye_colour = bilinear(owned(mi.Float, eyes), eyes.shape[0], 3, dr.detach(si.uv))
-    for name, (colour, fresnel0, r) in PART_MATERIALS.items():
-        here = part == PARTS.index(name)
-        diffuse = dr.select(here, eye_colour if name == "eyes" else mi.Color3f(colour), diffuse)
-        f0 = dr.select(here, mi.Color3f(fresnel0), f0)
-        rough = dr.select(here, mi.Float(r), rough)
+    diffuse, f0, rough = reflectance(head, si, (diffuse_t, specular_t, roughness_t), sizes)
 
     total = mi.Color3f(0)
     count = dr.width(radiance_t) // 3

@@ -52,6 +52,8 @@ class Setting:
     photo: Photo
     capture: Capture
     config: Config
+    texels: TexelMap
+    """Coarse texture of T texels a side, for maps that are smooth."""
     specular_map: Array
     """(T, T) prior F0."""
     roughness_map: Array

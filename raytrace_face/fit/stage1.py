@@ -181,12 +181,12 @@ def run(
     saved = store.load("stage1")
     if saved is not None:
         camera, face, light, coefficients, history = _unpack(saved, camera)
+    fitted, vertices = fitted_pixels(setting, observation, camera, face, config.stage1.samples)
     for r in range(len(history), config.stage1.rounds):
         if r > 0 and light is not None and coefficients is not None and config.stage1.shape == "shading":
-            fitted, vertices = fitted_pixels(setting, observation, camera, face, config.stage1.samples)
             term = shading_equations(fitted, setting, vertices, light, coefficients, seed + 100 * r)
             camera, face = move_shape(setting, data, beta, camera, face, term)
-        fitted, _ = fitted_pixels(setting, observation, camera, face, config.stage1.samples)
+            fitted, vertices = fitted_pixels(setting, observation, camera, face, config.stage1.samples)
         known = light if r >= SEARCHES else None
         light, coefficients = light_and_albedo(fitted, setting, coefficients, known, seed + 100 * r)
         cost = predict(fitted, setting, light, coefficients, seed + 100 * r + 50).cost()

@@ -1,26 +1,21 @@
-"""How near the program runs to its floor: the share of time that is ray tracing, and how cost grows.
+"""Where the time of one photo goes: by phase, and how much of it is ray tracing, the floor below which it cannot go.
 
-    python -m benchmarks.floor [--out out/floor]
-
-The share is measured on a warm standard run of the demo photo with Dr.Jit's kernel history: execution time of the
-kernels that trace rays (their shading included: one kernel does both), of all other kernels, and compilation; the
-rest is Python, NumPy, SciPy, torch and the networks. Cost grows as size^slope; slopes are least squares in log-log.
+Dr.Jit's kernel history tells execution times of the kernels that trace rays (their shading included: one kernel does
+both), of all other kernels, and compilation; the rest is Python, NumPy, SciPy, torch and the networks. The history
+waits for every kernel, so phases are timed without it, in a run of their own.
 """
 
 from __future__ import annotations
 
-import argparse
-import resource
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from benchmarks.common import Section, seconds, table
+from raytrace_face.config import Config, Quality
+from raytrace_face.types import Photo
 
-from benchmarks.common import add_common, config_of, markdown, publish
-from benchmarks.solver import demo_photo
+QUALITIES: tuple[Quality, ...] = ("preview", "standard")
 
 
 @dataclass
@@ -54,106 +49,38 @@ def traces_rays(entry: dict[str, Any]) -> bool:
     return code is not None and "_in_ctx_" in code.getvalue()
 
 
-def peak_memory_gb() -> float:
-    """Largest resident size of this process so far, GB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-
-
-def share(args: argparse.Namespace) -> str:
-    """The table of where the time of one photo goes."""
-    import drjit as dr
-
+def phases(photo: Photo, config: Config, shown: bool) -> tuple[dict[str, Any], str]:
+    """Seconds by phase and by kind of work of a warm run, and a note on the rays."""
     from raytrace_face.fit.reconstruct import reconstruct
 
-    config, photo = config_of(args), demo_photo()
-    reconstruct(photo, config, progress=False)
+    reconstruct(photo, config, progress=shown)
+    import drjit as dr  # not before the backend is started
+
+    result = reconstruct(photo, config, progress=shown)
     kernels = Kernels()
     with dr.scoped_set_flag(dr.JitFlag.KernelHistory, True):
         dr.kernel_history_clear()
-        begin = time.perf_counter()
-        result = reconstruct(photo, config, progress=False)
-        seconds = time.perf_counter() - begin
+        watched = seconds(lambda: reconstruct(photo, config, progress=shown))
         kernels.add(dr.kernel_history())
-    parts = {
-        "kernels that trace rays": kernels.tracing,
-        "other kernels": kernels.other,
-        "compiling kernels": kernels.compiling,
-    }
-    parts["Python, NumPy, SciPy, torch, networks"] = 1000 * seconds - sum(parts.values())
-    rows = [[name, ms / 1000, f"{ms / 10 / seconds:.0f} %"] for name, ms in parts.items()]
-    rows.append(["**all**", seconds, "100 %"])
-    phases = ", ".join(f"{k} {v:.1f}" for k, v in result.timings.items())
-    rays = sum(kernels.rays)
+    work = {"tracing": kernels.tracing, "other kernels": kernels.other, "compiling": kernels.compiling}
+    share = {f"{k} %": ms / 10 / watched for k, ms in work.items()}
+    share["rest %"] = 100 - sum(share.values())
+    lanes = sum(kernels.rays)
     note = (
-        f"{rays / 1e6:.0f} M ray lanes in {len(kernels.rays)} tracing kernels, {kernels.launches} launches in all, "
-        f"{rays / 1e3 / max(kernels.tracing, 1e-9):.0f} M lanes a second of tracing; by phase, s: {phases}; "
-        f"peak memory {peak_memory_gb():.2f} GB; PSNR {result.metrics['psnr_db']:.1f} dB."
+        f"{config.quality}: {lanes / 1e6:.0f} M ray lanes in {len(kernels.rays)} tracing kernels, {kernels.launches} "
+        f"launches in all, {lanes / 1e3 / max(kernels.tracing, 1e-9):.0f} M lanes a second of tracing."
     )
-    return "\n\n".join([markdown(["time goes to", "s", "share"], rows), note])
+    found = {k: result.metrics[k] for k in ("psnr_stage1_db", "psnr_db")}
+    return {"quality": config.quality, **result.timings, **share, **found}, note
 
 
-def slope(sizes: NDArray[np.floating], seconds: NDArray[np.floating]) -> float:
-    """Least-squares slope of log seconds over log sizes."""
-    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
-
-
-def cost(run: Callable[[int], Any], sizes: Sequence[int], repeats: int = 3) -> list[float]:
-    """Fastest of a few runs at each size, seconds."""
-    found = []
-    for size in sizes:
-        run(size)
-        found.append(min(_seconds(lambda s=size: run(s)) for _ in range(repeats)))  # type: ignore[misc]
-    return found
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
-
-
-def slopes() -> str:
-    """The table of transport cost against resolution, lights and samples."""
-    from lightstage.rig import directional_lights, geodesic
-    from raytrace_face.face.store import load_embedded
-    from raytrace_face.tracer.onelight import head_transport
-    from raytrace_face.tracer.render import View, all_pixels
-    from raytrace_face.tracer.scene import HeadScene
-    from raytrace_face.types import Camera
-
-    head = HeadScene(load_embedded())
-    T = np.eye(4, dtype=np.float32)
-    T[2, 3] = -900
-    f0, rough = np.full((64, 64), 0.03, np.float32), np.full((64, 64), 0.5, np.float32)
-    directions = geodesic(2).vertices
-
-    def trace(size: int = 128, count: int = 42, samples: int = 4) -> None:
-        camera = Camera(size, size, 4.2 * size, (size / 2, size / 2))
-        view = View(camera, all_pixels(camera), samples)
-        head_transport(head, view, T, directional_lights(directions[:count]), f0, rough, 1)
-
-    cases: list[tuple[str, Callable[[int], Any], tuple[int, ...], str]] = [
-        ("pixels a side", lambda n: trace(size=n), (64, 128, 256), "2 is linear in pixels"),
-        ("lights", lambda n: trace(count=n), (20, 40, 80, 160), "1 is linear"),
-        ("rays a pixel", lambda n: trace(samples=n), (2, 4, 8, 16), "1 is linear"),
-    ]
-    rows = []
-    for name, run, sizes, note in cases:
-        seconds = cost(run, sizes)
-        shown = ", ".join(f"{n}: {1000 * s:.0f} ms" for n, s in zip(sizes, seconds, strict=True))
-        rows.append([name, shown, slope(np.array(sizes), np.array(seconds)), note])
-    return markdown(["transport cost against", "time (128 px, 42 lights, 4 rays else)", "slope", ""], rows)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.floor", description=__doc__.split("\n")[0])
-    add_common(parser, "out/floor")
-    args = parser.parse_args(argv)
-    from raytrace_face.backend import start
-
-    start("auto")
-    publish(args.out, "floor", "\n\n".join([f"### Floor, {args.quality}, demo photo", share(args), slopes()]))
-
-
-if __name__ == "__main__":
-    main()
+def section(photo: Photo, config: Config, shown: bool) -> Section:
+    """Phases of `QUALITIES`."""
+    found = [phases(photo, replace(config, quality=quality), shown) for quality in QUALITIES]
+    rows = [row for row, _ in found]
+    names = [k for k in rows[0] if not k.startswith("psnr") and not k.endswith("%")]
+    kinds = [k for k in rows[0] if k.endswith("%")]
+    by_phase = table([names[0], *(f"{n} s" for n in names[1:])], [[r[k] for k in names] for r in rows])
+    by_kind = table(["quality", *kinds], [[r["quality"], *(r[k] for k in kinds)] for r in rows], 0)
+    text = "\n\n".join(["Second run in the process.", by_phase, by_kind, *(note for _, note in found)])
+    return Section("phases", "Time by phase, and share of ray tracing", text, rows)

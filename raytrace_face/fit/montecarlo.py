@@ -24,7 +24,6 @@ from raytrace_face.fit.stage1 import Setting, Stage1
 from raytrace_face.fit.stage2 import Texels, sample_window
 from raytrace_face.fit.window import LitWindow
 from raytrace_face.tracer.render import RenderInputs, View, gbuffer, render
-from raytrace_face.tracer.texture import texel_map
 from raytrace_face.types import Camera, FaceParams, Maps
 
 SAVE_EVERY = 25
@@ -178,9 +177,8 @@ def _through_tracer(
     config, model, prior = setting.config, setting.model, setting.prior
     t = torch.from_numpy
     stage = rig(config.light.rig)
-    small = texel_map(model, 128)
-    log_mean = t(small.spread(prior.log_mean + prior.offset))
-    modes = torch.stack([t(small.spread(mode)) for mode in prior.modes])
+    log_mean = t(setting.texels.spread(prior.log_mean + prior.offset))
+    modes = torch.stack([t(setting.texels.spread(mode)) for mode in prior.modes])
     grey = t(REC709_LUMINANCE.astype(np.float32))
     specular, roughness = t(setting.specular_map)[..., None].expand(-1, -1, 3).contiguous(), t(setting.roughness_map)
     mean, identity, expression = t(model.mean), t(model.identity), t(model.expression)

@@ -121,10 +121,10 @@ def _fit(
         head = HeadScene(face_model)
         texels = texel_map(face_model, config.stage2.texture)
         small = texel_map(face_model, 128)
+        f0_prior, roughness = specular_prior(face_model), roughness_prior(face_model)
         setting = stage1.Setting(
-            face_model, prior, head, photo, seen, config,
-            small.spread(specular_prior(face_model)), small.spread(roughness_prior(face_model)),
-        )  # fmt: skip
+            face_model, prior, head, photo, seen, config, small, small.spread(f0_prior), small.spread(roughness)
+        )
     with watch.phase("landmarks"):
         begin = landmarks.fit_landmarks(face_model, seen, photo, mean_shape=config.stage1.shape == "mean")
         bar("landmarks", begin.cost[-1])
@@ -143,7 +143,7 @@ def _fit(
             setting, observation, first.camera, first.face, lights, ambient, config.stage2.samples, config.seed + 7000
         )
         where = window.texels_in_window(setting, texels, first.camera, first.face, observation)
-        f0, rough = texels.spread(specular_prior(face_model)), texels.spread(roughness_prior(face_model))
+        f0, rough = texels.spread(f0_prior), texels.spread(roughness)
         plain = Maps(statistical, np.repeat(f0[..., None], 3, 2), rough, np.zeros_like(rough))
         before = window.compose(lit, plain, rough)
         curve: list[float] = []

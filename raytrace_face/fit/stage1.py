@@ -52,6 +52,8 @@ class Setting:
     photo: Photo
     capture: Capture
     config: Config
+    texels: TexelMap
+    """Coarse texture of T texels a side, for maps that are smooth."""
     specular_map: Array
     """(T, T) prior F0."""
     roughness_map: Array
@@ -179,15 +181,15 @@ def run(
     saved = store.load("stage1")
     if saved is not None:
         camera, face, light, coefficients, history = _unpack(saved, camera)
+    fitted, vertices = fitted_pixels(setting, observation, camera, face, config.stage1.samples)
     for r in range(len(history), config.stage1.rounds):
         if r > 0 and light is not None and coefficients is not None and config.stage1.shape == "shading":
-            fitted, vertices = fitted_pixels(setting, observation, camera, face, config.stage1.samples)
-            term, _ = shading_equations(fitted, setting, vertices, light, coefficients, seed + 100 * r)
+            term = shading_equations(fitted, setting, vertices, light, coefficients, seed + 100 * r)
             camera, face = move_shape(setting, data, beta, camera, face, term)
-        fitted, vertices = fitted_pixels(setting, observation, camera, face, config.stage1.samples)
+            fitted, vertices = fitted_pixels(setting, observation, camera, face, config.stage1.samples)
         known = light if r >= SEARCHES else None
         light, coefficients = light_and_albedo(fitted, setting, coefficients, known, seed + 100 * r)
-        _, cost = shading_equations(fitted, setting, vertices, light, coefficients, seed + 100 * r + 50)
+        cost = predict(fitted, setting, light, coefficients, seed + 100 * r + 50).cost()
         history.append(cost)
         progress("stage 1", cost)
         store.save("stage1", _pack(camera, face, light, coefficients, history))
@@ -241,10 +243,29 @@ def _unpack(s: State, camera: Camera) -> tuple[Camera, FaceParams, Light, Array,
     )
 
 
-def shading_equations(
-    fitted: Fitted, setting: Setting, vertices: Array, light: Light, coefficients: Array, seed: int
-) -> tuple[tuple[F, F], float]:
-    """Gauss-Newton equations of shape from shading, and the robust photometric cost."""
+@dataclass(frozen=True)
+class Predicted:
+    """The fitted pixels under a light, against the photo."""
+
+    albedo: Array
+    """(Q, 3)"""
+    visibility: F
+    """(Q, N) of each light."""
+    residual: F
+    """(Q,) luminance, predicted minus photo."""
+    weight: F
+    """(Q,)"""
+    sigma: float
+    """Standard deviation of the residual."""
+
+    def cost(self) -> float:
+        """Robust photometric cost."""
+        log = np.log1p((self.residual / (2 * self.sigma)) ** 2)
+        return float((log * self.weight).sum() / self.weight.sum())
+
+
+def predict(fitted: Fitted, setting: Setting, light: Light, coefficients: Array, seed: int) -> Predicted:
+    """Shade the fitted pixels under the statistical albedo of coefficients (M,)."""
     config = setting.config
     albedo = fitted.albedo.albedo(coefficients)
     tracing = replace(fitted.tracing, surface=replace(fitted.tracing.surface, albedo=albedo))
@@ -252,19 +273,24 @@ def shading_equations(
     predicted = (albedo * shading + highlight) @ REC709_LUMINANCE
     observed = luminance(fitted.observation.image.reshape(-1, 3)[fitted.pixels])
     weight = fitted.weight[fitted.pixels].astype(np.float64)
-    mean = mean_luminance(fitted.observation, fitted.weight)
-    sigma = config.stage1.photometric_sigma * mean
-    residual = predicted - observed
-    cost = float((np.log1p((residual / (2 * sigma)) ** 2) * weight).sum() / weight.sum())
+    sigma = config.stage1.photometric_sigma * mean_luminance(fitted.observation, fitted.weight)
+    return Predicted(albedo, visibility, predicted - observed, weight, sigma)
+
+
+def shading_equations(
+    fitted: Fitted, setting: Setting, vertices: Array, light: Light, coefficients: Array, seed: int
+) -> tuple[F, F]:
+    """Gauss-Newton equations of shape from shading."""
+    config = setting.config
+    p = predict(fitted, setting, light, coefficients, seed)
     n = fitted.g.normal[fitted.pixels].astype(np.float64)
-    lit = visibility * (n @ light.directions.T > 0)
-    rho = albedo.astype(np.float64)
+    lit = p.visibility * (n @ light.directions.T > 0)
+    rho = p.albedo.astype(np.float64)
     gradient = np.einsum(
         "pl,lc,la,pc,c->pa", lit, light.irradiance, light.directions, rho, REC709_LUMINANCE, optimize=True
     )
     gradient += np.einsum("pac,pc,c->pa", shape.ambient_gradient(n, light.ambient_sh()), rho, REC709_LUMINANCE)
     correlated = config.stage1.correlated_pixels * (fitted.observation.size / 128) ** 2
-    term = shape.shading_term(
-        setting.model, vertices, fitted.g, fitted.pixels, gradient, residual, weight, sigma, correlated
+    return shape.shading_term(
+        setting.model, vertices, fitted.g, fitted.pixels, gradient, p.residual, p.weight, p.sigma, correlated
     )
-    return term, cost

@@ -95,10 +95,17 @@ def shading_sigma(lit: Lit) -> Array:
     return np.sqrt(variance).astype(np.float32)
 
 
-def pixel_albedo(lit: Lit, albedo: Array, shine: Array, shine_error: float) -> tuple[Array, Array]:
+def gain(lit: Lit, variance: Array) -> Array:
+    """(S, S) share in [0, 1] of an observation of this variance in the posterior mean, times the pixel's weight."""
+    prior = lit.personal_sigma**2
+    return lit.weight * prior / (prior + variance)
+
+
+def pixel_albedo(lit: Lit, sigma: Array, albedo: Array, shine: Array, shine_error: float) -> tuple[Array, Array]:
     """Log deviation (S, S, 3) of the photo's albedo from the statistical one, and its confidence (S, S).
 
     Args:
+        sigma: (S, S) `shading_sigma`.
         albedo: (S, S, 3) statistical.
         shine: (S, S, 3) radiance of the highlight.
         shine_error: its relative error.
@@ -106,9 +113,7 @@ def pixel_albedo(lit: Lit, albedo: Array, shine: Array, shine_error: float) -> t
     observed = np.maximum(lit.image - shine, 0.03 * lit.image) + 1e-5
     diffuse = np.maximum(albedo * lit.shading, 0) + 1e-5
     deviation = np.clip(np.log(observed) - np.log(diffuse), -2.5, 1.5)
-    variance = shading_sigma(lit) ** 2 + (shine_error * luminance(shine) / luminance(diffuse)) ** 2
-    prior = lit.personal_sigma**2
-    confidence = lit.weight * prior / (prior + variance)
+    confidence = gain(lit, sigma**2 + (shine_error * luminance(shine) / luminance(diffuse)) ** 2)
     # A wide patch that is far from the prior is a shadow (or light) the geometry does not explain
     blur = max(4.0 / lit.mm_per_px, 1.0)
     mass = ndimage.gaussian_filter(confidence, blur) + 1e-4
@@ -185,12 +190,12 @@ def fit_maps(
         statistical: (T, T, 3) albedo of stage 1.
         f0, roughness: (T, T) regional priors.
     """
-    f0_seen = sample_texture(f0, lit.uv)
+    f0_seen, sigma = sample_texture(f0, lit.uv), shading_sigma(lit)
     statistical_seen = sample_texture(statistical, lit.uv)
 
     def diffuse(factor: Array, strength: Array, shine_error: float) -> tuple[Array, Array]:
         shine = (f0_seen * strength)[..., None] * lit.gloss(factor)
-        deviation, confidence = pixel_albedo(lit, statistical_seen, shine, shine_error)
+        deviation, confidence = pixel_albedo(lit, sigma, statistical_seen, shine, shine_error)
         sure = sample_window(confidence, texels.xy) * texels.visible
         filled = complete(sample_window(deviation, texels.xy), sure, config.symmetry)
         return np.clip(statistical * np.exp(filled), 0.002, 0.98).astype(np.float32), np.clip(sure, 0, 1)
@@ -201,7 +206,8 @@ def fit_maps(
     size = f0.shape[0]
     log_strength, log_factor = np.zeros((2, size, size), np.float32)
     if config.iterations > 0:
-        log_strength, log_factor, history = fit_highlight(lit, albedo, f0, config, progress)
+        seen = sample_texture(albedo, lit.uv)
+        log_strength, log_factor, history = fit_highlight(lit, sigma, seen, f0_seen, size, config, progress)
         factor, strength = (np.exp(sample_texture(x, lit.uv)) for x in (log_factor, log_strength))
         albedo, confidence = diffuse(factor, strength, SHINE_ERROR[1])
     specular = np.repeat((f0 * np.exp(log_strength))[..., None], 3, 2)
@@ -210,16 +216,21 @@ def fit_maps(
 
 
 def fit_highlight(
-    lit: Lit, diffuse: Array, f0: Array, config: Stage2Config, progress: Callable[[str, float], None]
-) -> tuple[Array, Array, list[float]]:
-    """Log factors (T, T) on F0 and roughness, by bounded L-BFGS, from what a diffuse map (T, T, 3) leaves over.
+    lit: Lit, sigma: Array, diffuse: Array, f0: Array, size: int, config: Stage2Config,
+    progress: Callable[[str, float], None],
+) -> tuple[Array, Array, list[float]]:  # fmt: skip
+    """Log factors (T, T) on F0 and roughness, by bounded L-BFGS, from what a diffuse map leaves over.
 
     The diffuse map holds the tone of its surroundings where a highlight is strong (see `SHINE_ERROR`), so that the
     highlight stays in the residual. Unknowns live on a grid of T / 8: one light's highlight says little about single
     texels. Loss terms are means, so no weight depends on resolution.
+
+    Args:
+        sigma: (S, S) `shading_sigma`.
+        diffuse, f0: (S, S, 3) and (S, S) maps as the window sees them.
+        size: T, texels a side.
     """
-    t = torch.from_numpy
-    T = f0.shape[0]
+    t, T = torch.from_numpy, size
     eighth = max(T // 8, 8)
     pixels = np.flatnonzero(lit.weight > 0.05)
     if not len(pixels):
@@ -232,12 +243,11 @@ def fit_highlight(
         planes = image.reshape(-1, lit.weight.size, image.shape[-1])[:, pixels]
         return t(np.ascontiguousarray(planes, np.float32)).permute(0, 2, 1)[:, :, None]
 
-    prior = lit.personal_sigma**2
-    weight = at_pixels((lit.weight * prior / (prior + shading_sigma(lit) ** 2))[..., None])
+    weight = at_pixels(gain(lit, sigma**2)[..., None])
     weight = weight / weight.sum().clamp_min(1e-6)
     scale = float(luminance(lit.image).ravel()[pixels].mean())
-    residual = at_pixels((lit.image - sample_texture(diffuse, lit.uv) * lit.shading) / scale)
-    highlight = at_pixels(lit.highlight * (sample_texture(f0, lit.uv)[..., None] / scale))
+    residual = at_pixels((lit.image - diffuse * lit.shading) / scale)
+    highlight = at_pixels(lit.highlight * (f0[..., None] / scale))
     knots = t(lit.roughness_steps).log()
     history: list[float] = []
     seen = 0.0

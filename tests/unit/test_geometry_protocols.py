@@ -315,7 +315,7 @@ def test_mean_face_has_its_landmarks_on_both_sides():
 @pytest.mark.skipif(not (DATA / "ict").is_dir(), reason="RAYTRACE_FACE_DATA has no folder ict")
 def test_mean_ict_face_is_near_the_embedded_mean_face():
     """The embedded model was registered to ICT's statistics: means apart by about a millimetre, landmarks by two."""
-    from benchmarks.ict import NARROW, load_ict
+    from raytrace_face.benchmark.ict import NARROW, load_ict
 
     ict = load_ict(DATA / "ict")
     scan = ict.model.mean.astype(np.float64)

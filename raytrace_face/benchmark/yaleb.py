@@ -113,7 +113,9 @@ def _photo(benchmark: Benchmark, item: Item, light_name: str | None = None) -> N
 
 
 def _truth(benchmark: Benchmark, item: Item) -> yaleb.Truth:
-    return yaleb.load_truth(benchmark.path("."), str(item["subject"]))
+    subject = str(item["subject"])
+    benchmark.path(f"truth/{subject}.npz")
+    return yaleb.load_truth(benchmark.folder, subject)
 
 
 def _true_shadow(truth: yaleb.Truth, light_name: str, photo: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -237,9 +239,9 @@ def score_files(benchmark: Benchmark, item: Item, folder: Path) -> Scored:
         return score(benchmark, item, Reconstruction.load(folder / item.id))
     path = folder / f"{item.id}.npz"
     try:
-        with np.load(path, allow_pickle=False) as z:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as z:  # numpy leaves damaged files open
             found = {name: z[name] for name in z.files}
-    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
         raise InputError(f"{str(path)!r} cannot be read ({error}): give one .npz or result folder an item") from error
     _check(found, _photo(benchmark, item).shape, targets(str(item["light"])), path)
     relit = {k.removeprefix("relit_"): v for k, v in found.items() if k.startswith("relit_")}

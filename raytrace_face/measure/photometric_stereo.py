@@ -24,7 +24,10 @@ SATURATED = 0.99
 LIMIT_DEG = 77.0
 """Photos lit from farther to the side or behind show mostly shadow."""
 ROUNDS = 6
-"""Of shading out shadows and re-estimating gains; after six the normals turn by less than 0.1 degrees."""
+"""Of shading out shadows and re-estimating gains. It stops early on purpose: gains that drift with the direction are
+nearly as good as other normals, and on real faces, which are not Lambertian, more rounds go on into that valley (6 to
+50 rounds: 3.2 to 5.8 degrees from the independent truth of yaleB02, 2.5 to 3.0 for yaleB27). The price is 1.1 degrees
+on an ideal head whose strobes vary by 25 %; there 50 rounds end at 0.08."""
 
 
 def solve(images: NDArray[np.floating], directions: NDArray[np.floating]) -> tuple[Array, Array, NDArray[np.float64]]:

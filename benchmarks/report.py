@@ -24,7 +24,6 @@ from string import Template
 import numpy as np
 from PIL import Image
 
-from benchmarks.common import data_folder
 from raytrace_face.benchmark.pictures import BAND, stack, strip
 from raytrace_face.benchmark.table import markdown
 from raytrace_face.errors import InputError
@@ -62,6 +61,18 @@ BARS = (
     Bar("6e normals, mean", "yaleb", "normals_deg", 15, "low", " deg"),
     Bar("pose of synthetic heads", "synthetic", "pose_deg", 1.5, "low", " deg"),
 )
+
+
+def data_folder(name: str) -> Path:
+    """A folder of the measurement data.
+
+    Raises:
+        InputError: it is not there.
+    """
+    path = Path(os.environ.get("RAYTRACE_FACE_DATA", ""), name)
+    if not os.environ.get("RAYTRACE_FACE_DATA") or not path.is_dir():
+        raise InputError(f"data folder {str(path)!r} is not there: set RAYTRACE_FACE_DATA to the folder that has it")
+    return path
 
 
 def command(*words: str) -> None:

@@ -246,6 +246,23 @@ def _check(config: Config) -> None:
     for name, choices in CHOICES.items():
         if _lookup(config, name) not in choices:
             raise InputError(f"{name} is {_lookup(config, name)!r}: use one of {', '.join(choices)}")
+    _check_ablations(config)
+
+
+def _check_ablations(config: Config) -> None:
+    """Gradient steps move light, shape and albedo, whatever was switched off."""
+    off = {
+        "light.kind": config.light.kind != "sparse",
+        "light.refine": not config.light.refine,
+        "stage1.shape": config.stage1.shape != "shading",
+        "stage1.albedo": not config.stage1.albedo,
+    }
+    if any(off.values()) and (config.solver == "montecarlo" or config.stage1.montecarlo_iterations):
+        name = next(name for name, is_off in off.items() if is_off)
+        raise InputError(
+            f"{name} switches off what gradient steps fit all the same (solver montecarlo, quality high, iterations): "
+            "leave one of them out"
+        )
 
 
 def _lookup(config: Any, dotted: str) -> Any:

@@ -100,6 +100,7 @@ def run(
     from raytrace_face.benchmark.table import Run
 
     benchmark = load(folder)
+    benchmark.check_files()
     names = [n for name in method for n in (ABLATIONS if name == "ablations" else (name,))]
     methods = [named(name) for name in dict.fromkeys(names)]
     twins = [m.name for m in methods if sum(m.name == other.name for other in methods) > 1]
@@ -110,15 +111,15 @@ def run(
         raise InputError(f"jobs is {processes}: it must be at least 1")
     settings = nested(set)
     target = Path(f"{folder.resolve().name}_results") if out is None else out
+    plans = [execute.plan(benchmark, m, settings, target) for m in methods]
     try:
         target.mkdir(parents=True, exist_ok=True)
+        done = execute.run([job for plan in plans for job in plan], processes, ray, quiet)
+        size = len(benchmark.items)
+        runs = [Run(m, done[k * size : (k + 1) * size], target / m.name) for k, m in enumerate(methods)]
+        text = report.write(benchmark, runs, target)
     except OSError as error:
-        raise OutputError(f"output {str(target)!r} cannot be made ({error.strerror}): choose another --out") from error
-    plans = [execute.plan(benchmark, m, settings, target) for m in methods]
-    done = execute.run([job for plan in plans for job in plan], processes, ray, quiet)
-    size = len(benchmark.items)
-    runs = [Run(m, done[k * size : (k + 1) * size], target / m.name) for k, m in enumerate(methods)]
-    text = report.write(benchmark, runs, target)
+        raise OutputError(f"output {str(target)!r} cannot be written ({error}): choose another --out") from error
     if not quiet:
         failed = sum(len(r.failed) for r in runs)
         print(f"{text}\n\n{report.times(runs)}\n\nfailed {failed} of {len(done)}; tables and pictures in {target}")
@@ -128,7 +129,7 @@ def nested(assignments: tuple[str, ...]) -> dict[str, Any]:
     """`("light.max_lights=2",)` -> `{"light": {"max_lights": 2}}`.
 
     Raises:
-        InputError: an entry without "=".
+        InputError: an entry without "=", or one that is a value and a table at once.
     """
     values: dict[str, Any] = {}
     for item in assignments:
@@ -139,6 +140,8 @@ def nested(assignments: tuple[str, ...]) -> dict[str, Any]:
         *groups, last = key.split(".")
         for group in groups:
             node = node.setdefault(group, {})
+            if not isinstance(node, dict):
+                raise InputError(f"setting is {item!r}, but {group!r} has a value already: leave one of them out")
         node[last] = _value(text)
     return values
 

@@ -1,7 +1,7 @@
 """Run methods over the items of a benchmark: resumable, in this process, in several, or on Ray.
 
 Each item of each method leaves `<out>/<method>/items/<id>.json` (figures, seconds, error), `.png` and `.npz`. An item
-whose file bears the key of the same description and settings is not done again, unless it failed.
+whose file bears the key of the same description, settings and results of others is not done again, unless it failed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from raytrace_face.benchmark.methods import NOTHING, Method
 from raytrace_face.benchmark.protocol import NAN, Scored, scorer
 from raytrace_face.benchmark.spec import Benchmark, Item, load
 from raytrace_face.config import Config
-from raytrace_face.errors import InputError, MachineError
+from raytrace_face.errors import InputError, MachineError, RaytraceFaceError
 from raytrace_face.output import write_json
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -80,9 +80,17 @@ def plan(benchmark: Benchmark, method: Method, settings: dict[str, Any], out: Pa
     text = json.dumps([config.to_dict(), str(method.results), __version__], sort_keys=True)
     jobs = []
     for item in benchmark.items:
-        key = hashlib.sha256((benchmark.key(item) + text).encode()).hexdigest()
+        key = hashlib.sha256((benchmark.key(item) + text + _stamp(method, item)).encode()).hexdigest()
         jobs.append(Job(benchmark.folder.resolve(), item, method, config, out.resolve() / method.name, key))
     return jobs
+
+
+def _stamp(method: Method, item: Item) -> str:
+    """Sizes and times of what another program left for an item: what it leaves anew is scored anew."""
+    if method.results is None:
+        return ""
+    found = [*method.results.glob(f"{item.id}.*"), *(method.results / item.id).glob("*")]
+    return json.dumps(sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in found))
 
 
 def read(job: Job) -> Done | None:
@@ -98,24 +106,35 @@ def read(job: Job) -> Done | None:
 
 
 def _number(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_number(x) for x in value]
     return NAN if value is None else value
 
 
 def do(job: Job) -> None:
-    """Do one job, and write what comes out of it; the figures last, so that a killed job is done again."""
+    """Do one job, and write what comes out of it; the figures last, so that a killed job is done again.
+
+    Raises:
+        MachineError: the machine cannot trace at all, which is no failure of the method.
+        InputError: the benchmark itself is damaged, so that even doing nothing cannot be scored.
+    """
     benchmark = load(job.folder)
     protocol = scorer(benchmark.protocol)
     error, begin = "", time.perf_counter()
     try:
         scored = _scored(job, benchmark)
+    except MachineError:
+        raise
     except Exception as problem:  # a benchmark counts failures of any kind and goes on
-        if not isinstance(problem, InputError):
+        if not isinstance(problem, RaytraceFaceError):
             traceback.print_exc()
-        error = f"{type(problem).__name__}: {problem}"
+        error = " ".join(f"{type(problem).__name__}: {problem}".split())
         scored = protocol.score_nothing(benchmark, job.item)
     seconds = time.perf_counter() - begin
     job.stem.parent.mkdir(parents=True, exist_ok=True)
     name = job.item.id
+    for suffix in (".json", ".npz", ".png"):  # nothing of an earlier time stays beside new figures
+        job.stem.with_name(name + suffix).unlink(missing_ok=True)
     if scored.arrays:
         np.savez_compressed(job.stem.with_name(name + ".npz"), **scored.arrays)  # type: ignore[arg-type]
     if scored.picture is not None:
@@ -153,8 +172,8 @@ def run(jobs: Sequence[Job], processes: int, ray_address: str | None, quiet: boo
         ray_address: a Ray cluster instead ("auto": the running one, or one on this machine with `processes` workers).
 
     Raises:
-        MachineError: Ray is not installed or not reached.
-        InputError: a worker could not write what it found.
+        MachineError: Ray is not installed or not reached, a worker was killed, or the machine cannot trace.
+        InputError: a worker could not write what it found, or the benchmark is damaged.
     """
     todo = [job for job in jobs if (done := read(job)) is None or done.error]
     bar = tqdm(total=len(todo), desc="items", unit="item", disable=quiet or not todo, dynamic_ncols=True)
@@ -201,15 +220,24 @@ def _share(processes: int) -> dict[str, str]:
     return {**dict.fromkeys(THREAD_VARIABLES, str(threads)), "RAYTRACE_FACE_THREADS": str(threads)}
 
 
+KILLED = "a worker was killed, most likely for want of memory: use fewer --jobs; what is done is kept"
+
+
 def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[None]:
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
 
     with _environment(_share(processes)):
         context = multiprocessing.get_context("spawn")  # Mitsuba does not survive a fork
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        pool = ProcessPoolExecutor(processes, mp_context=context)
+        try:
             for future in as_completed([pool.submit(do, job) for job in jobs]):
                 yield future.result()
+        except BrokenProcessPool as error:
+            raise MachineError(KILLED) from error
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error the rest is not done first
 
 
 def _on_ray(jobs: Sequence[Job], address: str, processes: int) -> Iterator[None]:
@@ -234,6 +262,12 @@ def _on_ray(jobs: Sequence[Job], address: str, processes: int) -> Iterator[None]
             ready, waiting = ray.wait(waiting)
             ray.get(ready)
             yield None
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, RaytraceFaceError):
+            raise error.cause from None
+        raise
+    except ray.exceptions.RayError as error:
+        raise MachineError(KILLED) from error
     finally:
         if started:
             ray.shutdown()

@@ -56,10 +56,12 @@ def make(kind: str, data: Path, out: Path, *, subjects: Sequence[str], force: bo
         OutputError: the folder exists and `force` is not set.
     """
     found = list(_now(data) if kind == "now" else _micc(data))
+    people = dict.fromkeys(s.subject for s in found)
+    strangers = [name for name in subjects if name not in people]
+    if strangers or not found:
+        names = ", ".join(people) or "none at all"
+        raise InputError(f"no photo of {', '.join(strangers) or 'anyone'} in {str(data)!r}: there are {names}")
     wanted = [s for s in found if not subjects or s.subject in subjects]
-    if not wanted:
-        names = ", ".join(dict.fromkeys(s.subject for s in found))
-        raise InputError(f"no photo of {', '.join(subjects)} in {str(data)!r}: there are {names or 'none at all'}")
     with new_folder(out, force) as folder:
         for name in ("photos", "scans"):
             (folder / name).mkdir()
@@ -74,7 +76,8 @@ def make(kind: str, data: Path, out: Path, *, subjects: Sequence[str], force: bo
             name = "_".join(part for part in (source.subject, source.challenge, source.photo.stem) if part)
             photo = Path("photos") / f"{name}{source.photo.suffix.lower()}"
             shutil.copyfile(source.photo, folder / photo)
-            values = {"photo": str(photo), "scan": str(scan), "landmarks": str(marks), "challenge": source.challenge}
+            files = {"photo": photo.as_posix(), "scan": scan.as_posix(), "landmarks": marks.as_posix()}
+            values = {**files, "challenge": source.challenge}
             items.append(Item(name, values))
         write(folder, kind, TITLES[kind], {"unit": "mm"}, items)
 
@@ -82,7 +85,7 @@ def make(kind: str, data: Path, out: Path, *, subjects: Sequence[str], force: bo
 def _now(data: Path) -> Iterator[Source]:
     listing = data / "imagepathsvalidation.txt"
     try:
-        lines = listing.read_text(encoding="utf-8").split()
+        lines = [line.strip() for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{str(listing)!r} cannot be read ({error}): give the NoW folder (docs/measures.md)"

@@ -95,7 +95,7 @@ def make(
     wrong = [kind for kind in lights if kind not in LIGHTS]
     if wrong:
         raise InputError(f"light is {wrong[0]!r}: use {', '.join(LIGHTS)}")
-    if any(abs(yaw) > YAW_LIMIT_DEG for yaw in yaws) or count < 1:
+    if not all(abs(yaw) <= YAW_LIMIT_DEG for yaw in yaws) or count < 1:
         raise InputError(
             f"yaw {list(yaws)}, count {count}: yaws must lie within {YAW_LIMIT_DEG:.0f}, count be 1 or more"
         )
@@ -109,7 +109,7 @@ def make(
         (folder / "photos").mkdir()
         (folder / "heads").mkdir()
         np.savez_compressed(folder / "heads" / "mean.npz", **_scan(ict, seen, ict.model.mean))
-        shots = [(n, y, k) for n in range(count) for y in yaws for k in lights]
+        shots = [(n, y, k) for n in range(count) for y in dict.fromkeys(yaws) for k in dict.fromkeys(lights)]
         subject: Subject | None = None
         for number, yaw, kind in tqdm(shots, desc="photos", disable=quiet, dynamic_ncols=True):
             if subject is None or subject.number != number:

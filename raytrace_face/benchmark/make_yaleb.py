@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
@@ -32,10 +33,10 @@ def make(data: Path, out: Path, *, subjects: Sequence[str], lights: Sequence[str
         InputError: no such photos.
         OutputError: the folder exists and `force` is not set.
     """
-    names = list(subjects) or yaleb.subjects(data)
+    names = list(dict.fromkeys(subjects)) or yaleb.subjects(data)
     if not names:
         raise InputError(f"{str(data)!r} has no folders yaleB01, yaleB02, ...: give the CroppedYale folder")
-    chosen = tuple(lights) or yaleb.LIGHTS
+    chosen = tuple(dict.fromkeys(lights)) or yaleb.LIGHTS
     needed = dict.fromkeys([*chosen, *(b for pairs in yaleb.RELIGHT.values() for a, b in pairs if a in chosen)])
     items = []
     with new_folder(out, force) as folder:
@@ -61,7 +62,13 @@ def make(data: Path, out: Path, *, subjects: Sequence[str], lights: Sequence[str
 
 def _write_truth(data: Path, subject: str, folder: Path) -> None:
     if (data / "truth" / f"{subject}.npz").is_file():
-        truth = yaleb.load_truth(data, subject)
+        try:
+            truth = yaleb.load_truth(data, subject)
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise InputError(
+                f"truth of {subject} in {str(data / 'truth')!r} cannot be read ({error}): it holds normal, albedo, "
+                "gain and names; without it photometric stereo is made"
+            ) from error
     else:
         truth = photometric_stereo.of_subject(data, subject)
     np.savez_compressed(

@@ -32,6 +32,9 @@ def single_light(result: Reconstruction, direction_camera: NDArray[np.floating])
 
 def visibility(result: Reconstruction, direction_camera: NDArray[np.floating]) -> Array:
     """(S, S) share of a small light from a direction that is seen from the head; 1 outside of it."""
+    from raytrace_face.backend import start
+
+    start(result.config.device, result.config.deterministic)
     from lightstage.transport import transport
     from raytrace_face.tracer.render import View, all_pixels, intersect
     from raytrace_face.tracer.scene import HeadScene

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,24 +62,30 @@ def plot(protocol: Scorer, runs: Sequence[Run], path: Path, title: str) -> None:
     from matplotlib.figure import Figure
 
     columns = table.columns_of(protocol, runs, detail=False)[:PLOTTED]
+    if not columns:
+        path.unlink(missing_ok=True)
+        return
     across = min(len(columns), 4)
     down = -(-len(columns) // across)
     figure = Figure(figsize=(3.4 * across, 2.7 * down + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(down, across, squeeze=False).ravel()
+    lines: dict[str, Any] = {}
     for axis, column in zip(axes, columns, strict=False):
-        for run in runs:
+        for k, run in enumerate(runs):
             values = _values(run, column)
             if len(values):
-                axis.plot(values, (np.arange(len(values)) + 1) / len(values), drawstyle="steps-post",
-                          label=run.method.name)  # fmt: skip
+                lines[run.method.name] = axis.plot(
+                    values, (np.arange(len(values)) + 1) / len(values), drawstyle="steps-post", color=f"C{k % 10}",
+                    linestyle="-" if k < 10 else "--",
+                )[0]  # fmt: skip
         axis.set(xlabel=f"{column.title} ({column.better} is better)", ylim=(0, 1.02))
         axis.grid(alpha=0.3)
     for axis in axes[len(columns) :]:
         axis.remove()
     axes[0].set_ylabel("share of items")
     if len(runs) > 1:
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+        figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=4, fontsize=8)
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
 

@@ -45,7 +45,9 @@ def geometry_row(protocol: str, scan: meshes.Scan, landmarks: F, mesh: meshes.Fa
 
 
 def _scan(benchmark: Benchmark, item: Item) -> tuple[meshes.Scan, F]:
-    unit: Any = str(benchmark.options.get("unit", "mm"))
+    unit: Any = benchmark.options.get("unit", "mm")
+    if unit not in meshes.MILLIMETRES:
+        raise InputError(f"benchmark has unit {unit!r}: use one of {', '.join(meshes.MILLIMETRES)}")
     return meshes.load_scan(benchmark.path(str(item["scan"])), benchmark.path(str(item["landmarks"])), unit)
 
 

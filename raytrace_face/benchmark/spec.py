@@ -10,6 +10,8 @@
     photo = "photos/yaleB02_A+000E+00.png"
 
 Items may carry any further keys that their protocol knows. Paths are relative to the folder and may not leave it.
+`[options]` of a made benchmark holds `files`, a digest of what lies beside the description: made from other data it is
+another benchmark, and nothing that was found on the old one is taken for it.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ FORMAT_VERSION = 1
 FILE = "benchmark.toml"
 PROTOCOLS = ("yaleb", "synthetic", "now", "micc")
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+PATHS = ("photo", "truth", "head", "scan", "landmarks")
+"""Keys of an item that name a file."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,17 @@ class Benchmark:
             raise InputError(f"{FILE}: {relative!r} does not exist in {str(self.folder)!r}: make the benchmark again")
         return path
 
+    def check_files(self) -> None:
+        """Find out before the work whether the files that the items name are there.
+
+        Raises:
+            InputError: one is missing, or lies outside of the folder.
+        """
+        for item in self.items:
+            for key in PATHS:
+                if key in item.values:
+                    self.path(str(item[key]))
+
     def key(self, item: Item) -> str:
         """Digest of everything in the description that decides an item's figures."""
         text = json.dumps([self.protocol, dict(self.options), item.id, dict(item.values)], sort_keys=True, default=str)
@@ -98,22 +113,37 @@ def load(folder: Path) -> Benchmark:
         raise InputError(f"{str(path)!r} has format_version {version!r}: this program reads up to {FORMAT_VERSION}")
     if protocol not in PROTOCOLS:
         raise InputError(f"{str(path)!r} has protocol {protocol!r}: use one of {', '.join(PROTOCOLS)}")
-    entries = values.get("item", [])
-    if not isinstance(entries, list) or not entries:
+    entries, options = values.get("item", []), values.get("options", {})
+    if not isinstance(entries, list) or not entries or not all(isinstance(e, dict) for e in entries):
         raise InputError(f"{str(path)!r} has no [[item]]: a benchmark needs at least one")
+    if not isinstance(options, dict):
+        raise InputError(f"{str(path)!r} has options {options!r}: [options] must be a table")
     items = tuple(Item(str(e.get("id", "")), {k: v for k, v in e.items() if k != "id"}) for e in entries)
+    _check_ids(items, path)
+    return Benchmark(folder, protocol, str(values.get("title", protocol)), options, items)
+
+
+def _check_ids(items: Sequence[Item], path: Path) -> None:
+    seen: set[str] = set()
     for item in items:
         if not ID.fullmatch(item.id):
             raise InputError(f"{str(path)!r} has an item with id {item.id!r}: letters, digits and . _ + - only")
-    doubles = [i.id for i in items if sum(i.id == j.id for j in items) > 1]
-    if doubles:
-        raise InputError(f"{str(path)!r} names item {doubles[0]!r} twice: ids must be unique")
-    return Benchmark(folder, protocol, str(values.get("title", protocol)), values.get("options", {}), items)
+        if item.id in seen:
+            raise InputError(f"{str(path)!r} names item {item.id!r} twice: ids must be unique")
+        seen.add(item.id)
 
 
 def write(folder: Path, protocol: str, title: str, options: Mapping[str, Any], items: Sequence[Item]) -> None:
-    """Write `benchmark.toml` into an existing folder; values may be strings, numbers, booleans, and lists of them."""
+    """Write `benchmark.toml` into a folder that has all its other files already.
+
+    Values may be strings, numbers, booleans, and lists and tables of them.
+
+    Raises:
+        InputError: ids that are not names or not unique.
+    """
+    _check_ids(items, Path(FILE))
     lines = [f"format_version = {FORMAT_VERSION}", f"protocol = {_toml(protocol)}", f"title = {_toml(title)}"]
+    options = {**options, "files": _digest(folder)}
     lines += ["", "[options]", *(f"{key} = {_toml(value)}" for key, value in options.items())]
     for item in items:
         lines += ["", "[[item]]", f"id = {_toml(item.id)}"]
@@ -121,11 +151,21 @@ def write(folder: Path, protocol: str, title: str, options: Mapping[str, Any], i
     (folder / FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def _digest(folder: Path) -> str:
+    """Of names and bytes of all files in a folder."""
+    found = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != FILE):
+        with path.open("rb") as file:
+            found.update(path.relative_to(folder).as_posix().encode() + hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
+
+
 def _toml(value: Any) -> str:
     if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
     if isinstance(value, str):
-        return json.dumps(value)  # TOML's basic strings are JSON's, for text without control characters
+        # TOML's basic strings are JSON's, but for DEL and for characters beyond U+FFFF, which JSON writes as two
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + " }"
     if isinstance(value, list | tuple | np.ndarray):

@@ -16,6 +16,7 @@ from raytrace_face.benchmark.pictures import strip, to_u8
 from raytrace_face.benchmark.protocol import NAN, Column, Pooled, Scored
 from raytrace_face.benchmark.spec import Benchmark, Item
 from raytrace_face.benchmark.yaleb import on_crop
+from raytrace_face.capture.colour import srgb_to_linear
 from raytrace_face.measure import geometry, images, light, meshes, protocols
 from raytrace_face.measure.surface import F, Surface
 from raytrace_face.result import Reconstruction
@@ -69,24 +70,36 @@ def expression_errors(result: Reconstruction, truth: Mapping[str, float]) -> dic
 
 def albedo_error(benchmark: Benchmark, item: Item, result: Reconstruction) -> tuple[float, Array, Array]:
     """Relative rmse of the albedo up to one scale a channel, on the fitted pixels, and both maps (H, W, 3)."""
-    with np.load(benchmark.path(str(item["truth"])), allow_pickle=False) as z:
-        truth = z["albedo"].astype(np.float32)
+    truth = _albedo(benchmark, item)
     shape = (truth.shape[0], truth.shape[1])
     found = on_crop(result.pictures.diffuse, result.window, shape)
     mask = (on_crop(result.pictures.mask, result.window, shape) > 0.5) & (truth.sum(axis=2) > 0)
     if not mask.any():
         return NAN, found, truth
-    errors = [images.relative_rmse(found[..., c], truth[..., c], mask) for c in range(3)]
-    return float(np.mean(errors)), found, truth
+    return _colour_rmse(found, truth, mask), found, truth
+
+
+def _albedo(benchmark: Benchmark, item: Item) -> Array:
+    """(H, W, 3) true albedo, 0 off the head."""
+    with np.load(benchmark.path(str(item["truth"])), allow_pickle=False) as z:
+        return np.asarray(z["albedo"].astype(np.float32))
+
+
+def _colour_rmse(found: Array, truth: Array, mask: NDArray[np.bool_]) -> float:
+    return float(np.mean([images.relative_rmse(found[..., c], truth[..., c], mask) for c in range(3)]))
+
+
+def _rotation(benchmark: Benchmark, item: Item) -> NDArray[np.float64]:
+    """(3, 3) true pose of the program's own mean head, camera frame."""
+    turn = head_turn(benchmark.folder.resolve(), str(benchmark.options["mean_head"]))
+    return np.asarray(np.array(item["T_camera_head"])[:3, :3] @ np.array(item["rotation"]) @ turn, np.float64)
 
 
 def score(benchmark: Benchmark, item: Item, result: Reconstruction) -> Scored:
     """Figures of a reconstruction."""
     row: dict[str, Any] = _start(item)
     row |= scans.geometry_row("now", *_scan(benchmark, str(item["head"])), meshes.of_result(result))
-    turn = head_turn(benchmark.folder.resolve(), str(benchmark.options["mean_head"]))
-    rotation = np.array(item["T_camera_head"])[:3, :3] @ np.array(item["rotation"]) @ turn
-    row["pose_deg"] = light.rotation_angle_deg(result.face.T_camera_head[:3, :3], rotation)
+    row["pose_deg"] = light.rotation_angle_deg(result.face.T_camera_head[:3, :3], _rotation(benchmark, item))
     row["light_error_deg"] = float(light.angle_deg(result.dominant_light, np.array(item["light_direction"])))
     row["albedo_rmse"], found, truth = albedo_error(benchmark, item, result)
     row |= expression_errors(result, item["expression"])
@@ -106,9 +119,19 @@ def _start(item: Item) -> dict[str, Any]:
 
 
 def score_nothing(benchmark: Benchmark, item: Item) -> Scored:
-    """The mean face, light from the camera, the photo as albedo; pose and expression have no floor."""
+    """The mean face, without expression, straight on, light from the camera, the photo as albedo.
+
+    Only `psnr_db` has no floor: nothing is rendered.
+    """
     row = _start(item) | scans.geometry_row("now", *_scan(benchmark, str(item["head"])), meshes.mean_face())
+    row["pose_deg"] = light.rotation_angle_deg(np.eye(3), _rotation(benchmark, item))
     row["light_error_deg"] = float(light.angle_deg(np.array([0, 0, 1.0]), np.array(item["light_direction"])))
+    codes = np.asarray(Image.open(benchmark.path(str(item["photo"]))))
+    truth = _albedo(benchmark, item)
+    row["albedo_rmse"] = _colour_rmse(srgb_to_linear(codes / 255), truth, truth.sum(axis=2) > 0)
+    active = [w for w in item["expression"].values() if w]
+    row["expression_rmse"] = float(np.sqrt(np.mean(np.square(active)))) if active else NAN
+    row["expression_quiet"] = 0.0
     return Scored(row)
 
 

@@ -115,6 +115,13 @@ def _interval(data: tuple[F, ...], statistic: Callable[..., F], seed: int) -> tu
     return float(found.low), float(found.high)
 
 
+def _pairs(first: Run, second: Run, column: Column) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """Rows of the items that both runs have a value for."""
+    rows = [(a.row, b.row) for a, b in zip(first.done, second.done, strict=True)]
+    both = [(a, b) for a, b in rows if all(sums([x], column.key, "")[1].any() for x in (a, b))]
+    return [a for a, _ in both], [b for _, b in both]
+
+
 def columns_of(protocol: Scorer, runs: Sequence[Run], detail: bool | None = None) -> list[Column]:
     """The protocol's columns that have any value; only those of the main or of the detail table, if said so."""
     rows = [d.row for run in runs for d in run.done]
@@ -143,21 +150,23 @@ def main_table(protocol: Scorer, runs: Sequence[Run], detail: bool = False) -> s
         cells = _cells(protocol, [d.row for d in run.done], columns)
         cells += _cells(protocol, pooled_rows(protocol, run), pooled)
         rows.append([run.method.text, len(run.done), len(run.failed), *cells])
-    for name, keys in _references(protocol).items():
-        own = [
-            {protocol.PERSON: d.row[protocol.PERSON], **{c: d.row.get(k, np.nan) for k, c in keys.items()}}
-            for d in runs[0].done
-        ]
+    for name, own in reference_rows(protocol, runs[0]).items():
         rows.append([name, len(own), 0, *_cells(protocol, own, columns), *["-"] * len(pooled)])
     return markdown(["method", "items", "failed", *(c.title for c in (*columns, *pooled))], rows)
 
 
-def _references(protocol: Scorer) -> dict[str, dict[str, str]]:
-    """Name of a reference -> (key in the row -> column)."""
+def reference_rows(protocol: Scorer, run: Run) -> dict[str, list[dict[str, Any]]]:
+    """Name of a method that needs no photo -> its figures, which the items of any run carry beside their own."""
     found: dict[str, dict[str, str]] = {}
     for key, column in protocol.REFERENCE.items():
         found.setdefault(key.split(".")[0], {})[key] = column
-    return found
+    return {
+        name: [
+            {protocol.PERSON: d.row[protocol.PERSON], **{c: d.row.get(k, np.nan) for k, c in keys.items()}}
+            for d in run.done
+        ]
+        for name, keys in found.items()
+    }
 
 
 def pooled_rows(protocol: Scorer, run: Run) -> list[dict[str, Any]]:
@@ -168,15 +177,15 @@ def pooled_rows(protocol: Scorer, run: Run) -> list[dict[str, Any]]:
 
 
 def difference_table(protocol: Scorer, runs: Sequence[Run]) -> str:
-    """One row a method: mean difference to the first, over the people both have; bold where 0 lies outside of the
-    interval and the method is worse, plain where it may be chance, italics where it is better."""
+    """One row a method: mean difference to the first, over the items both have a value for; bold where 0 lies outside
+    of the interval and the method is worse, plain where it may be chance, italics where it is better."""
     columns, first = columns_of(protocol, runs, detail=False), runs[0]
     rows = []
     for run in runs[1:]:
         cells = []
         for c in columns:
-            ours, theirs = (sums([x.row for x in r.done], c.key, protocol.PERSON) for r in (first, run))
-            d = difference(ours, theirs)
+            ours, theirs = _pairs(first, run, c)
+            d = difference(sums(ours, c.key, protocol.PERSON), sums(theirs, c.key, protocol.PERSON))
             text = d.text(c.digits) if np.isnan(d.mean) else f"{d.mean:+.{c.digits}f}"
             if d.low > 0 or d.high < 0:
                 worse = (d.mean > 0) == (c.better == "low")
@@ -208,17 +217,23 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def summary_rows(protocol: Scorer, runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Method, column, mean, interval and count: the table as data, without times."""
-    found = []
+    found: list[dict[str, Any]] = []
+
+    def add(name: str, parts: Sequence[tuple[Column, Sequence[Mapping[str, Any]]]]) -> None:
+        for c, rows in parts:
+            f = figure(*sums(rows, c.key, protocol.PERSON))
+            cells = {k: round(getattr(f, k), c.digits + 2) for k in ("mean", "low", "high")}
+            found.append({"method": name, "figure": c.key, "better": c.better, **cells, "count": f.count})
+
     for run in runs:
         rows = [d.row for d in run.done]
         parts = [(c, rows) for c in columns_of(protocol, [run])]
         if protocol.POOLED is not None:
             parts += [(c, pooled_rows(protocol, run)) for c in protocol.POOLED.columns]
-        for c, values in parts:
-            f = figure(*sums(values, c.key, protocol.PERSON))
-            cells = {k: round(getattr(f, k), c.digits + 2) for k in ("mean", "low", "high")}
-            found.append({"method": run.method.name, "figure": c.key, "better": c.better, **cells, "count": f.count})
+        add(run.method.name, parts)
         found.append({"method": run.method.name, "figure": "failed", "better": "low", "mean": len(run.failed)})
+    for name, rows in reference_rows(protocol, runs[0]).items():
+        add(name, [(c, rows) for c in columns_of(protocol, runs) if sums(rows, c.key, protocol.PERSON)[1].any()])
     return found
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,8 @@ COLUMNS = (
 GROUP = "light"
 PERSON = "subject"
 REFERENCE: Mapping[str, str] = {}
+PSNR_LIMIT_DB = 60.0
+"""What a relit photo can score: the rounding of 8-bit photos alone is 58.9 dB, and infinity has no mean."""
 
 
 @dataclass
@@ -110,7 +113,16 @@ def _photo(benchmark: Benchmark, item: Item, light_name: str | None = None) -> N
 
 
 def _truth(benchmark: Benchmark, item: Item) -> yaleb.Truth:
-    return yaleb.load_truth(benchmark.path("."), str(item["subject"]))
+    subject = str(item["subject"])
+    benchmark.path(f"truth/{subject}.npz")
+    return yaleb.load_truth(benchmark.folder, subject)
+
+
+def _true_shadow(truth: yaleb.Truth, light_name: str, photo: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(H, W) cast shadow; none where the truth does not know the light (`yaleb.BROKEN`)."""
+    if light_name not in truth.gain:
+        return np.zeros(photo.shape, bool)
+    return yaleb.cast_shadow(truth, light_name, photo)
 
 
 def _score(benchmark: Benchmark, item: Item, p: Prediction) -> Scored:
@@ -118,10 +130,12 @@ def _score(benchmark: Benchmark, item: Item, p: Prediction) -> Scored:
     name = str(item["light"])
     mask = yaleb.score_mask(truth)
     inside = yaleb.inside_mask(truth, name)
-    shadow = yaleb.cast_shadow(truth, name, photo)
+    shadow = _true_shadow(truth, name, photo)
     scored = shadow.sum() > yaleb.MIN_SHADOW_PIXELS
     covered = np.ones(mask.shape, bool) if p.covered is None else p.covered
     here = mask & covered
+    if not here.any():
+        raise InputError(f"item {item.id!r} is covered nowhere on the face: there is nothing to score")
     row: dict[str, Any] = {
         "subject": item["subject"], "light": name, "coverage": float(here.sum() / mask.sum()),
         **{c.key: NAN for c in COLUMNS},
@@ -146,7 +160,7 @@ def _score(benchmark: Benchmark, item: Item, p: Prediction) -> Scored:
                 row[f"{key}_{figure}"] = [*(values if isinstance(values, list) else []), pair[figure]]
     arrays = {}
     if p.albedo is not None:
-        arrays = {"albedo": p.albedo.astype(np.float16), "covered": here}
+        arrays = {"albedo": p.albedo.astype(np.float32), "covered": here}
     return Scored(row, arrays, _picture(benchmark, item, p, truth, photo))
 
 
@@ -159,7 +173,8 @@ def _relight_scores(
         for target in (b for a, b in pairs if a == item["light"] and b in relit):
             real = _photo(benchmark, item, target) / 255
             scaled = images.best_gain(relit[target], real, mask) * relit[target]
-            psnr, ssim = images.psnr_db(scaled, real, mask), images.ssim(scaled, real, mask)
+            psnr = min(images.psnr_db(scaled, real, mask), PSNR_LIMIT_DB)
+            ssim = images.ssim(scaled, real, mask)
             rows.append({"group": group, "psnr_db": psnr, "ssim": ssim})
     return rows
 
@@ -180,7 +195,7 @@ def _picture(
         ("render", shown(p.render)),
         ("shadow, own light", shown(None if p.shadow_own is None else p.shadow_own & inside)),
         ("shadow, true light", shown(None if p.shadow_true is None else p.shadow_true & inside)),
-        ("true shadow", to_u8(yaleb.cast_shadow(truth, name, photo))),
+        ("true shadow", to_u8(_true_shadow(truth, name, photo))),
         ("albedo", shown(albedo)),
         ("true albedo", to_u8(truth.albedo / scale)),
         ("normals", shown(None if p.normals is None else p.normals * 0.5 + 0.5, encoded=True)),
@@ -218,26 +233,43 @@ def score_nothing(benchmark: Benchmark, item: Item) -> Scored:
 
 
 def score_files(benchmark: Benchmark, item: Item, folder: Path) -> Scored:
-    """Figures of `<id>.npz` with any of light_direction (3,), albedo (H, W), normals (H, W, 3), shadow_own and
+    """Figures of `<id>.npz` with any of light_direction (3,), albedo (H, W), normals (H, W, 3) unit, shadow_own and
     shadow_true (H, W) bool, render (H, W), covered (H, W) bool, relit_<light> (H, W); or of a result folder `<id>`."""
     if (folder / item.id / "result.json").is_file():
         return score(benchmark, item, Reconstruction.load(folder / item.id))
     path = folder / f"{item.id}.npz"
     try:
-        with np.load(path, allow_pickle=False) as z:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as z:  # numpy leaves damaged files open
             found = {name: z[name] for name in z.files}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
         raise InputError(f"{str(path)!r} cannot be read ({error}): give one .npz or result folder an item") from error
-    shape = _photo(benchmark, item).shape
-    wanted: dict[str, tuple[int, ...]] = {"light_direction": (3,), "normals": (*shape, 3)}
-    known = {"light_direction", "albedo", "normals", "shadow_own", "shadow_true", "render", "covered"}
-    for name, array in found.items():
-        if name not in known and not name.startswith("relit_"):
-            raise InputError(f"{str(path)!r} has {name!r}: known are {', '.join(sorted(known))}, relit_<light>")
-        if array.shape != wanted.get(name, shape) or not np.isfinite(np.asarray(array, np.float64)).all():
-            raise InputError(f"{str(path)!r}: {name!r} must be finite, of shape {wanted.get(name, shape)}")
+    _check(found, _photo(benchmark, item).shape, targets(str(item["light"])), path)
     relit = {k.removeprefix("relit_"): v for k, v in found.items() if k.startswith("relit_")}
-    return _score(benchmark, item, Prediction(**{k: v for k, v in found.items() if k in known}, relit=relit))
+    return _score(benchmark, item, Prediction(**{k: v for k, v in found.items() if k in FIELDS}, relit=relit))
+
+
+FIELDS = ("light_direction", "albedo", "normals", "shadow_own", "shadow_true", "render", "covered")
+MASKS = ("shadow_own", "shadow_true", "covered")
+
+
+def _check(arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...], relit_to: Sequence[str], path: Path) -> None:
+    """Raise `InputError` unless arrays are what `score_files` says: a vector without length would score 0 degrees."""
+    known = (*FIELDS, *(f"relit_{target}" for target in relit_to))
+    wanted: dict[str, tuple[int, ...]] = {"light_direction": (3,), "normals": (*shape, 3)}
+    for name, array in arrays.items():
+        if name not in known:
+            raise InputError(f"{str(path)!r} has {name!r}: of this photo, known are {', '.join(known)}")
+        if name in MASKS and array.dtype != np.bool_:
+            raise InputError(f"{str(path)!r}: {name!r} is {array.dtype}: masks must be bool")
+        numbers = array.dtype.kind in "biuf" and bool(np.isfinite(array).all())
+        if array.shape != wanted.get(name, shape) or not numbers:
+            raise InputError(f"{str(path)!r}: {name!r} must be finite, of shape {wanted.get(name, shape)}")
+    if "light_direction" in arrays and not arrays["light_direction"].any():
+        raise InputError(f"{str(path)!r}: 'light_direction' is zero: leave it out where there is none")
+    if "normals" in arrays:
+        length = np.linalg.norm(arrays["normals"].astype(np.float64), axis=2)
+        if (np.abs(length - 1) > 0.01)[arrays.get("covered", np.ones(shape, bool))].any():
+            raise InputError(f"{str(path)!r}: 'normals' must be unit vectors wherever the face is covered")
 
 
 def _albedo_spread(items: Sequence[tuple[Row, Mapping[str, NDArray[Any]]]]) -> list[dict[str, Any]]:
@@ -248,8 +280,10 @@ def _albedo_spread(items: Sequence[tuple[Row, Mapping[str, NDArray[Any]]]]) -> l
         if len(own) < 2:
             continue
         both = np.all([a["covered"] for a in own], axis=0)
+        if not both.any():
+            continue
         maps = [a["albedo"].astype(np.float32) for a in own]
-        mean = np.mean([m / m[both].mean() for m in maps], axis=0)
+        mean = np.mean([m / max(m[both].mean(), 1e-12) for m in maps], axis=0)
         scaled = [images.best_gain(m, mean, both) * m for m in maps]
         rows.append({"subject": subject, "albedo_std": images.relative_std(np.array(scaled), both)})
     return rows

@@ -24,7 +24,10 @@ SATURATED = 0.99
 LIMIT_DEG = 77.0
 """Photos lit from farther to the side or behind show mostly shadow."""
 ROUNDS = 6
-"""Of shading out shadows and re-estimating gains; after six the normals turn by less than 0.1 degrees."""
+"""Of shading out shadows and re-estimating gains. It stops early on purpose: gains that drift with the direction are
+nearly as good as other normals, and on real faces, which are not Lambertian, more rounds go on into that valley (6 to
+50 rounds: 3.2 to 5.8 degrees from the independent truth of yaleB02, 2.5 to 3.0 for yaleB27). The price is 1.1 degrees
+on an ideal head whose strobes vary by 25 %; there 50 rounds end at 0.08."""
 
 
 def solve(images: NDArray[np.floating], directions: NDArray[np.floating]) -> tuple[Array, Array, NDArray[np.float64]]:
@@ -51,7 +54,8 @@ def solve(images: NDArray[np.floating], directions: NDArray[np.floating]) -> tup
         predicted = np.maximum(L @ b.T, 0)
         weight = usable & (I / gain[:, None] > SHADOW * predicted) & (predicted > 0.05 * predicted.max(axis=0))
         fit = np.where(weight, predicted, 0)
-        gain = (fit * I).sum(axis=1) / np.maximum((fit * fit).sum(axis=1), 1e-12)
+        power = (fit * fit).sum(axis=1)
+        gain = np.where(power > 0, (fit * I).sum(axis=1) / np.maximum(power, 1e-12), gain)  # a dark photo says nothing
         gain /= gain.mean()
     albedo = np.linalg.norm(b, axis=1)
     known = (weight.sum(axis=0) >= 3) & (albedo > 0)
@@ -82,6 +86,8 @@ def of_subject(root: Path, subject: str) -> yaleb.Truth:
     for name in set(every) - set(used):
         photo = yaleb.load_image(root, subject, name) / 255
         predicted = np.maximum(normals @ every[name], 0) * albedo
-        lit = (photo > SHADOW * np.median(photo[predicted > 0])) & (predicted > 0) & (photo < SATURATED)
-        strengths[name] = float((predicted[lit] * photo[lit]).sum() / (predicted[lit] ** 2).sum())
+        faces = predicted > 0
+        lit = (photo > SHADOW * np.median(photo[faces])) & faces & (photo < SATURATED) if faces.any() else faces
+        power = float((predicted[lit] ** 2).sum())
+        strengths[name] = float((predicted[lit] * photo[lit]).sum()) / power if power else 1.0
     return yaleb.Truth(subject, normals, albedo, strengths)

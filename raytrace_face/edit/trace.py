@@ -88,7 +88,9 @@ def refreshed(result: Reconstruction, photo: Array, note: str, seed: int = 0) ->
     model, maps, config = result.face_model(), result.maps, result.config.resolved()
     head = HeadScene(model, result.vertices())
     nothing: Any = None  # of the photo only the pixels are needed here
-    setting = Setting(model, nothing, head, nothing, nothing, config, maps.specular[..., 0], maps.roughness)
+    setting = Setting(
+        model, nothing, head, nothing, nothing, config, nothing, maps.specular[..., 0], maps.roughness
+    )  # fmt: skip
     observation = Observation(photo, result.pictures.mask, result.window)
     lit = light_window(
         setting, observation, result.camera, result.face, result.lights, result.ambient_sh, config.stage2.samples, seed

@@ -277,7 +277,7 @@ def test_doing_nothing_has_a_floor_for_everything_but_its_own_photo(synthetic, t
 
 @pytest.mark.skipif(not (DATA / "yaleb").is_dir(), reason="RAYTRACE_FACE_DATA names no folder with yaleb")
 def test_result_folders_score_as_the_run_that_made_them(tmp_path):
-    """A saved result under `<id>` is another way to bring a method; it is traced anew, in a process that has not yet."""
+    """A saved result under `<id>` is another way to bring a method; its shadows are traced in a fresh process."""
     subject, light = sorted(p.name for p in (DATA / "yaleb").glob("yaleB*"))[0], "A+050E+00"
     made = ["--subjects", subject, "--lights", light, "--quiet"]
     command("make", "yaleb", str(DATA / "yaleb"), "made", *made, folder=tmp_path)

@@ -255,8 +255,8 @@ def _on_ray(jobs: Sequence[Job], address: str, processes: int, share: dict[str, 
     if not ray.is_initialized():
         try:
             ray.init(address=address, runtime_env=threads, log_to_driver=False)
-        except ConnectionError as error:
-            if address != "auto":
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            if address != "auto" or not isinstance(error, ConnectionError):
                 raise MachineError(f"no Ray cluster at {address!r} ({error}): start one, or use --ray auto") from error
             ray.init(num_cpus=processes, runtime_env=threads, log_to_driver=False, include_dashboard=False)
         started = True

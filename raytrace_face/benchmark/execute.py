@@ -176,13 +176,15 @@ def run(jobs: Sequence[Job], processes: int, ray_address: str | None, quiet: boo
         InputError: a worker could not write what it found, or the benchmark is damaged.
     """
     todo = [job for job in jobs if (done := read(job)) is None or done.error]
+    deterministic = any(job.config.deterministic for job in todo)
+    share = _share(processes, deterministic)
     bar = tqdm(total=len(todo), desc="items", unit="item", disable=quiet or not todo, dynamic_ncols=True)
     try:
         if todo and ray_address is not None:
-            for _ in _on_ray(todo, ray_address, processes):
+            for _ in _on_ray(todo, ray_address, processes, share):
                 bar.update()
-        elif todo and processes > 1:
-            for _ in _in_processes(todo, min(processes, len(todo))):
+        elif todo and (processes > 1 or deterministic):
+            for _ in _in_processes(todo, min(processes, len(todo)), share):
                 bar.update()
         else:
             for job in todo:
@@ -214,21 +216,24 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _share(processes: int) -> dict[str, str]:
-    """Threads of each of several processes: with more than its share of the cores each takes three times as long."""
-    threads = max((os.cpu_count() or 1) // processes, 1)
+def _share(processes: int, deterministic: bool) -> dict[str, str]:
+    """Threads of each of several processes: with more than its share of the cores each takes three times as long.
+
+    One each where results are to be deterministic: sums depend on how many threads share them.
+    """
+    threads = 1 if deterministic else max((os.cpu_count() or 1) // processes, 1)
     return {**dict.fromkeys(THREAD_VARIABLES, str(threads)), "RAYTRACE_FACE_THREADS": str(threads)}
 
 
 KILLED = "a worker was killed, most likely for want of memory: use fewer --jobs; what is done is kept"
 
 
-def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[None]:
+def _in_processes(jobs: Sequence[Job], processes: int, share: dict[str, str]) -> Iterator[None]:
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from concurrent.futures.process import BrokenProcessPool
 
-    with _environment(_share(processes)):
+    with _environment(share):
         context = multiprocessing.get_context("spawn")  # Mitsuba does not survive a fork
         pool = ProcessPoolExecutor(processes, mp_context=context)
         try:
@@ -240,18 +245,18 @@ def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[None]:
             pool.shutdown(cancel_futures=True)  # after an error the rest is not done first
 
 
-def _on_ray(jobs: Sequence[Job], address: str, processes: int) -> Iterator[None]:
+def _on_ray(jobs: Sequence[Job], address: str, processes: int, share: dict[str, str]) -> Iterator[None]:
     try:
         import ray
     except ImportError as error:
         raise MachineError("Ray is not installed: pip install 'raytrace-face[ray]', or leave out --ray") from error
-    threads = {"env_vars": _share(processes)}
+    threads = {"env_vars": share}
     started = False
     if not ray.is_initialized():
         try:
             ray.init(address=address, runtime_env=threads, log_to_driver=False)
-        except ConnectionError as error:
-            if address != "auto":
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            if address != "auto" or not isinstance(error, ConnectionError):
                 raise MachineError(f"no Ray cluster at {address!r} ({error}): start one, or use --ray auto") from error
             ray.init(num_cpus=processes, runtime_env=threads, log_to_driver=False, include_dashboard=False)
         started = True

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from raytrace_face import backend
+from raytrace_face.errors import MachineError
 
 ROOT = Path(__file__).parents[2]
 REPORT = """
@@ -150,3 +151,16 @@ def test_deterministic_means_one_thread():
     out = run("backend.start(deterministic=True)\nimport drjit as dr\nprint(dr.thread_count())\n"
               "backend.start()\nprint(dr.thread_count())")  # fmt: skip
     assert out.split() == ["1", str(max(os.cpu_count() or 1, 1))]
+
+
+def test_processes_can_share_the_cores_of_a_machine():
+    code = "backend.start(deterministic={})\nimport drjit as dr\nprint(dr.thread_count())"
+    assert run(code.format(False), RAYTRACE_FACE_THREADS="3").split() == ["3"]
+    assert run(code.format(True), RAYTRACE_FACE_THREADS="3").split() == ["1"]
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "", "1.5"])
+def test_a_wrong_number_of_threads_is_one_clear_error(value, monkeypatch):
+    monkeypatch.setenv(backend.THREADS_VARIABLE, value)
+    with pytest.raises(MachineError, match=r"RAYTRACE_FACE_THREADS is .*1 or more"):
+        backend._threads()

@@ -372,7 +372,7 @@ class Poison:
 
 def test_a_killed_worker_is_one_line():
     with pytest.raises(MachineError, match="use fewer --jobs; what is done is kept"):
-        list(execute._in_processes([Poison()], 1))
+        list(execute._in_processes([Poison()], 1, {}))
 
 
 def test_a_damaged_benchmark_is_one_line_also_from_another_process(data, here, capsys):
@@ -397,9 +397,10 @@ def test_threads_are_shared_out_and_the_environment_is_left_as_it_was(monkeypatc
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     monkeypatch.delenv("RAYTRACE_FACE_THREADS", raising=False)
-    shares = [execute._share(n)["RAYTRACE_FACE_THREADS"] for n in (1, 3, 8, 20)]
+    shares = [execute._share(n, False)["RAYTRACE_FACE_THREADS"] for n in (1, 3, 8, 20)]
     assert shares == ["8", "2", "1", "1"]
-    with execute._environment(execute._share(3)):
+    assert {v for n in (1, 3) for v in execute._share(n, True).values()} == {"1"}
+    with execute._environment(execute._share(3, False)):
         assert os.environ["OMP_NUM_THREADS"] == os.environ["RAYTRACE_FACE_THREADS"] == "2"
     assert os.environ["OMP_NUM_THREADS"] == "5"
     assert "RAYTRACE_FACE_THREADS" not in os.environ

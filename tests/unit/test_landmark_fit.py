@@ -79,6 +79,24 @@ def test_mean_face_gives_zero_coefficients(model):
     )
 
 
+def test_the_mean_face_alone_is_posed(model):
+    """The ablation: shape and expression stay zero whatever the landmarks say, and the pose is still found."""
+    truth = true_face(model, np.zeros(0), {}, (0.1, 0.4, -0.1))
+    capture, photo, _ = seen(model, truth, {})
+    fit = landmarks.fit_landmarks(model, capture, photo, mean_shape=True)
+    assert fit.rms_px < 0.05
+    assert rotation_angle_deg(fit.face.T_camera_head[:3, :3], truth.T_camera_head[:3, :3]) < 0.1
+    another = true_face(model, IDENTITY, SMILE, (0.1, 0.4, -0.1))
+    capture, photo, _ = seen(model, another, SMILE)
+    fit = landmarks.fit_landmarks(model, capture, photo, mean_shape=True)
+    assert not fit.face.identity.any()
+    assert not fit.face.expression.any()
+    free = landmarks.fit_landmarks(model, capture, photo)
+    assert fit.rms_px > 3 * free.rms_px
+    # what the shape may not say, the pose says
+    assert rotation_angle_deg(fit.face.T_camera_head[:3, :3], another.T_camera_head[:3, :3]) < 15
+
+
 def test_cost_falls_to_a_minimum(model):
     truth = true_face(model, IDENTITY, SMILE, (0.1, 0.3, 0.0))
     capture, photo, _ = seen(model, truth, SMILE)

@@ -44,7 +44,7 @@ def _known() -> dict[str, Method]:
         "no-refine": ("light on the grid of the search stage", {"light": {"refine": False}}),
         "mean-albedo": ("stage 1 with the mean skin", {"stage1": {"albedo": False}}),
         "landmarks": ("shape from landmarks only", {"stage1": {"shape": "landmarks"}}),
-        "mean-shape": ("mean face, posed by landmarks", {"stage1": {"shape": "mean"}}),
+        "mean-shape": ("mean identity, posed by landmarks", {"stage1": {"shape": "mean"}}),
         "no-symmetry": ("maps without left-right symmetry", {"stage2": {"symmetry": 0.0}}),
         "no-maps": ("statistical albedo only, no stage 2", {"stage2": {"personal": False}}),
         NOTHING: ("doing nothing", {}),

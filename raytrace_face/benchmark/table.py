@@ -10,16 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from raytrace_face.benchmark.execute import Done
 from raytrace_face.benchmark.methods import Method
 from raytrace_face.benchmark.protocol import Column, Scorer
+from raytrace_face.measure.statistics import bootstrap_interval
 
 F = NDArray[np.float64]
-LEVEL = 0.95
-RESAMPLES = 2000
-"""Bootstrap samples: the ends of a 95 % interval then vary by less than a tenth of its width."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +66,8 @@ def sums(rows: Sequence[Mapping[str, Any]], key: str, person: str) -> tuple[F, F
     return np.array(list(total.values())), np.array(list(count.values()))
 
 
-def _ratio(total: F, count: F, axis: int = -1) -> F:
-    return total.sum(axis) / np.maximum(count.sum(axis), 1e-12)
-
-
-def figure(total: F, count: F, seed: int = 0) -> Figure:
-    """Mean of all values, with a percentile bootstrap over people, whose values stay together (Efron, Tibshirani 1993).
+def figure(total: F, count: F) -> Figure:
+    """Mean of all values, with a bootstrap interval over people, whose values stay together.
 
     Args:
         total, count: (N,) sum and number of the values of each person.
@@ -83,36 +76,38 @@ def figure(total: F, count: F, seed: int = 0) -> Figure:
     total, count = total[used], count[used]
     if not len(total):
         return Figure(float("nan"), float("nan"), float("nan"), 0)
-    low, high = _interval((total, count), _ratio, seed)
-    return Figure(float(_ratio(total, count)), low, high, int(count.sum()))
+
+    def mean(people: F, axis: int = -1) -> F:
+        return _ratio(total, count, people, axis)
+
+    return _over_people(mean, len(total), int(count.sum()))
 
 
 Sums = tuple[F, F]
 
 
-def difference(first: Sums, second: Sums, seed: int = 0) -> Figure:
+def difference(first: Sums, second: Sums) -> Figure:
     """Mean of `second` minus mean of `first` over the same people (paired), with the interval of that difference."""
     used = (first[1] > 0) & (second[1] > 0)
     a, n, b, m = (x[used] for x in (*first, *second))
-
-    def statistic(a: F, n: F, b: F, m: F, axis: int = -1) -> F:
-        return _ratio(b, m, axis) - _ratio(a, n, axis)
-
     if not used.any():
         return Figure(float("nan"), float("nan"), float("nan"), 0)
-    low, high = _interval((a, n, b, m), statistic, seed)
-    return Figure(float(statistic(a, n, b, m)), low, high, int(used.sum()))
+
+    def gap(people: F, axis: int = -1) -> F:
+        return _ratio(b, m, people, axis) - _ratio(a, n, people, axis)
+
+    return _over_people(gap, int(used.sum()), int(used.sum()))
 
 
-def _interval(data: tuple[F, ...], statistic: Callable[..., F], seed: int) -> tuple[float, float]:
-    """Ends of the interval; NaN for one person, who says nothing about the spread."""
-    if len(data[0]) < 2:
-        return float("nan"), float("nan")
-    found = stats.bootstrap(
-        data, statistic, paired=True, vectorized=True, n_resamples=RESAMPLES, confidence_level=LEVEL,
-        method="percentile", rng=np.random.default_rng(seed),
-    ).confidence_interval  # fmt: skip
-    return float(found.low), float(found.high)
+def _ratio(total: F, count: F, people: F, axis: int) -> F:
+    """Mean of all values of drawn people (numbers, along `axis`)."""
+    who = people.astype(np.int64)
+    return np.asarray(total[who].sum(axis) / np.maximum(count[who].sum(axis), 1e-12))
+
+
+def _over_people(statistic: Callable[..., F], people: int, count: int) -> Figure:
+    found = bootstrap_interval(np.arange(people), statistic)
+    return Figure(found.value, found.low, found.high, count)
 
 
 def _pairs(first: Run, second: Run, column: Column) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:

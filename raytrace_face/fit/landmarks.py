@@ -183,12 +183,10 @@ def fit_landmarks(
     """Fit camera, pose, identity and expression to the landmarks; well under a second.
 
     Args:
-        mean_shape: keep the mean face, without expression, and fit camera and pose only.
+        mean_shape: keep the mean identity and the network's expression, and fit camera and pose only.
     """
     camera, pose = start_pose(model, capture, photo)
     beta = expression_start(model, capture)
-    if mean_shape:
-        beta = np.zeros_like(beta)
     face = FaceParams(pose.astype(np.float32), np.zeros(len(model.identity), np.float32), beta)
     data = embedded(model, capture)
     cost: list[float] = []

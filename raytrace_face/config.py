@@ -61,7 +61,8 @@ class Stage1Config:
     is correlated over millimetres and counting every pixel would drown landmarks and prior."""
     shape: str = "shading"
     """What moves identity and expression. shading: landmarks, then shading with them. landmarks: they alone. mean:
-    nothing, the mean face is posed, with the network's expression. The last two are there to measure what shape from shading buys."""
+    nothing, the mean face is posed, with the network's expression. The last two are there to measure what shape from
+    shading buys."""
     albedo: bool = True
     """Fit the statistical albedo to the photo. Off (the mean skin) only to measure what it buys."""
     montecarlo_iterations: int = 0

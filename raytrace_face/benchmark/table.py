@@ -106,7 +106,7 @@ def _ratio(total: F, count: F, people: F, axis: int) -> F:
 
 
 def _over_people(statistic: Callable[..., F], people: int, count: int) -> Figure:
-    found = bootstrap_interval(np.arange(people), statistic)
+    found = bootstrap_interval(np.arange(float(people)), statistic)
     return Figure(found.value, found.low, found.high, count)
 
 

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import tyro
 from tyro.conf import Positional
 
-from raytrace_face import cli_edit, evaluate, evaluate_images
+from raytrace_face import cli_edit
 from raytrace_face.benchmark.commands import COMMANDS as BENCHMARK
 from raytrace_face.config import Colour, Config, Device, Quality, Solver
 from raytrace_face.errors import InputError, OutputError, RaytraceFaceError
+from raytrace_face.evaluate import geometry, images
 
 if TYPE_CHECKING:
     from raytrace_face.result import Reconstruction
@@ -180,12 +181,12 @@ def doctor(*, device: Device = "auto") -> int:
 
 
 EVALUATE: dict[str, Any] = {
-    "geometry": evaluate.geometry,
-    "images": evaluate_images.images,
-    "albedo": evaluate_images.albedo,
-    "normals": evaluate_images.normals,
-    "depth": evaluate_images.depth,
-    "light": evaluate_images.light,
+    "geometry": geometry.geometry,
+    "images": images.images,
+    "albedo": images.albedo,
+    "normals": images.normals,
+    "depth": images.depth,
+    "light": images.light,
 }
 """The commands under `evaluate`, by name."""
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS = [
     *("lightstage", "errors", "types", "config", "output", "backend", "assets", "capture", "face", "tracer", "export"),
     *("picture", "export_scene", "panel", "result", "fit", "edit", "learn", "measure", "benchmark", "evaluate"),
-    *("evaluate_images", "report", "doctor", "cli_edit", "cli", "__main__"),
+    *("report", "doctor", "cli_edit", "cli", "__main__"),
 ]
 """From the bottom up: a module imports from its own layer or from those before it. The package's `__init__` is lazy."""
 MAY_IMPORT_THE_RENDERER = (

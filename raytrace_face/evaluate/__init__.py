@@ -1,0 +1,1 @@
+"""`raytrace-face evaluate`: results of this or any other program against a truth, from files."""

@@ -18,8 +18,8 @@ PART_MATERIALS: dict[str, tuple[tuple[float, float, float], float, float]] = {
 }
 """Part -> (diffuse albedo, F0, roughness): sclera in the shade of its lids, dentine, mucosa."""
 
-IRIS, PUPIL = (0.10, 0.055, 0.03), (0.01, 0.01, 0.01)
-"""Diffuse albedo of a brown iris, the most common one, and of a pupil."""
+IRIS, PUPIL = (0.06, 0.033, 0.02), (0.01, 0.01, 0.01)
+"""Diffuse albedo of a dark brown iris, the most common one, and of a pupil."""
 EYE_CENTRE_U, EYE_CENTRE_V = (0.166, 0.834), 0.511
 IRIS_RADIUS_UV, PUPIL_SHARE = (0.062, 0.185), 0.42
 """Where the embedded model's eyes look forward in its eye chart, the iris' radii there (6 mm), and pupil over iris."""

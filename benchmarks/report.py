@@ -177,7 +177,7 @@ def draw(work: Path, images: Path) -> None:
         first = panels(path, 0, (0, 1, 3, 4, 5, 6), 168, 192)
         pictures = [*first, *panels(path, 1, (0, 1), 168, 192)]
         rows.append(strip(path.stem, list(zip(titles, pictures, strict=True))))
-    Image.fromarray(stack(rows)).save(images / "yaleb.png")
+    Image.fromarray(stack(rows)).save(images / "yaleb.jpg", quality=85)
     rows = []
     ablation = work / "ablation_results"
     for path in sorted(ablation.glob(f"*/items/{SHOWN}.png"), key=lambda p: p.parts[-3] != "raytrace-face"):
@@ -188,12 +188,12 @@ def draw(work: Path, images: Path) -> None:
     half = -(-len(rows) // 2)
     left, right = stack(rows[:half]), stack(rows[half:])
     right = np.pad(right, ((0, left.shape[0] - right.shape[0]), (8, 0), (0, 0)))
-    Image.fromarray(np.concatenate([left, right], axis=1)).save(images / "ablation.png")
+    Image.fromarray(np.concatenate([left, right], axis=1)).save(images / "ablation.jpg", quality=85)
     heads = work / "synthetic_results" / "raytrace-face" / "items"
     chosen = [
         heads / f"ict{n}_{kind}_yaw{yaw}.png" for n, kind, yaw in ((0, "soft", 0), (1, "hard", 30), (2, "mixed", 60))
     ]
-    Image.fromarray(stack([np.asarray(Image.open(p)) for p in chosen])).save(images / "synthetic.png")
+    Image.fromarray(stack([np.asarray(Image.open(p)) for p in chosen])).save(images / "synthetic.jpg", quality=85)
     for run in ("yaleb", "ablation", "synthetic"):
         Image.open(work / f"{run}_results" / "plot.png").save(images / f"{run}_plot.png")
 

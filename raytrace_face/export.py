@@ -56,7 +56,7 @@ def write_assets(result: Reconstruction, folder: Path) -> None:
 def environment(result: Reconstruction) -> Array:
     """Lat-long map (128, 256, 3) of the stage lights and the surroundings, head frame, as seen from the origin.
 
-    Row 0 is +y, the middle column -z, as Mitsuba's `envmap` wants it (`lightstage.environment`).
+    Row 0 is +y, the middle column +z, as Mitsuba's `envmap` wants it (`lightstage.environment`).
     """
     area = result.lights.area_lights()
     ambient = sh_to_latlong(np.asarray(result.ambient_sh, np.float64), ENVIRONMENT_HEIGHT)

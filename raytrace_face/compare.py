@@ -176,7 +176,7 @@ def rendered(result: Reconstruction, window: Window, setting: Setting, seed: int
         return result.render(result.camera.windowed(window), spp=setting.spp, seed=seed, shadows=shadows)
     from raytrace_face.backend import start
 
-    start(result.config.device, deterministic=False)  # with one thread Mitsuba waits for ever for a scene to load
+    start(result.config.device, result.config.deterministic)
     from raytrace_face.tracer.exported import render_file
 
     file = SCENE_FILES[setting.renderer]

@@ -52,7 +52,7 @@ def lobe_sh(axes: F) -> F:
 def latlong_directions(height: int) -> F:
     """Unit directions (height, 2 height, 3) of the pixels of a lat-long map in Mitsuba's `envmap` convention.
 
-    Row 0 looks up (+y); the middle column looks along +z: in Mitsuba an unrotated map has u = atan2(x, -z) / 2 pi.
+    Row 0 looks up (+y), the middle column along +z, the edges along -z: u = atan2(x, -z) / 2 pi.
     """
     v = (np.arange(height) + 0.5) / height * np.pi
     u = (np.arange(2 * height) + 0.5) / (2 * height) * 2 * np.pi

@@ -1,4 +1,4 @@
-"""The command line: reconstruct, demo, render, report, the edits of `cli_edit`, evaluate, benchmark, doctor.
+"""The command line: reconstruct, demo, render, report, the edits of `cli_edit`, compare, export, evaluate, benchmark...
 
 Nothing heavy is imported before it is needed, so that `--help` is instant. Errors that a person can act on are one
 line on standard error and exit code 2; Ctrl-C is exit code 130; neither leaves anything half-written.
@@ -20,6 +20,8 @@ from tyro.conf import Positional
 
 from raytrace_face import cli_edit
 from raytrace_face.benchmark.commands import COMMANDS as BENCHMARK
+from raytrace_face.cli_compare import compare
+from raytrace_face.cli_export import export
 from raytrace_face.config import Colour, Config, Device, Quality, Solver
 from raytrace_face.errors import InputError, OutputError, RaytraceFaceError
 from raytrace_face.evaluate import geometry, images
@@ -210,6 +212,8 @@ COMMANDS: dict[str, Any] = {
     "render": render,
     "report": report,
     **cli_edit.COMMANDS,
+    "compare": compare,
+    "export": export,
     "evaluate": group("Measure results of this or any other program by the field's own protocols.", EVALUATE),
     "benchmark": group("Make benchmarks, and run methods through them.", BENCHMARK),
     "doctor": doctor,

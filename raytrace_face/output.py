@@ -16,7 +16,7 @@ import numpy as np
 
 from raytrace_face.errors import OutputError
 
-MARKS = ("result.json", "benchmark.toml")
+MARKS = ("result.json", "benchmark.toml", "export.json", "compare.json")
 """A folder that holds one of these was written by this program, and may be replaced."""
 
 
@@ -64,6 +64,32 @@ def new_folder(folder: Path, force: bool = False) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_file(path: Path, force: bool = False) -> None:
+    """Find out *before* the work whether a file can be written.
+
+    Raises:
+        OutputError: it exists and `force` is not set, or its folder does not exist.
+    """
+    if path.exists() and (path.is_dir() or not force):
+        raise OutputError(f"output {str(path)!r} exists: choose another with --out or replace it with --force")
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"output {str(path)!r} cannot be written: its folder does not exist; make it first")
+
+
+@contextmanager
+def new_file(path: Path, force: bool = False) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block ends well, and vanishes otherwise."""
+    check_file(path, force)
+    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # writers of EXR raise the latter
+        raise OutputError(f"output {str(path)!r} cannot be written ({error}): choose another with --out") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _swap(new: Path, target: Path, force: bool) -> None:

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from raytrace_face.capture.colour import encode_u8
 from raytrace_face.export import SPECULAR_PREVIEW_WHITE, linear_u8
+from raytrace_face.types import Array
 
 if TYPE_CHECKING:
     from raytrace_face.result import Reconstruction
@@ -31,22 +32,23 @@ def draw(result: Reconstruction) -> Image.Image:
     panel = Image.new("RGB", (width, top + 2 * (TILE + LABEL + GAP)), BACKGROUND)
     pen = ImageDraw.Draw(panel)
     for number, (line, colour) in enumerate(lines):
-        pen.text((GAP, GAP + 20 * number), _fit(pen, line, width - 2 * GAP, 15), colour, ImageFont.load_default(15))
+        pen.text((GAP, GAP + 20 * number), fit_text(pen, line, width - 2 * GAP, 15), colour, ImageFont.load_default(15))
     for number, (label, codes) in enumerate(tiles):
         x = GAP + (number % 5) * (TILE + GAP)
         y = top + (number // 5) * (TILE + LABEL + GAP)
-        pen.text((x, y), _fit(pen, label, TILE, 13), INK, ImageFont.load_default(13))
-        panel.paste(_tile(codes), (x, y + LABEL))
+        pen.text((x, y), fit_text(pen, label, TILE, 13), INK, ImageFont.load_default(13))
+        panel.paste(tile(codes), (x, y + LABEL))
     return panel
 
 
-def _tile(codes: NDArray[np.uint8]) -> Image.Image:
+def tile(codes: NDArray[np.uint8]) -> Image.Image:
+    """8-bit codes (S, S) or (S, S, 3) at the size of a tile."""
     picture = Image.fromarray(np.ascontiguousarray(codes)).convert("RGB")
     method = Image.Resampling.BOX if codes.shape[0] > TILE else Image.Resampling.NEAREST
     return picture.resize((TILE, TILE), method)
 
 
-def _fit(pen: ImageDraw.ImageDraw, text: str, width: int, size: int) -> str:
+def fit_text(pen: ImageDraw.ImageDraw, text: str, width: int, size: int) -> str:
     """The text, shortened with an ellipsis where it is wider than `width` pixels."""
     font = ImageFont.load_default(size)
     if pen.textlength(text, font) <= width:
@@ -73,14 +75,11 @@ def _tiles(result: Reconstruction) -> list[tuple[str, NDArray[np.uint8]]]:
     p = result.pictures
     head = np.linalg.norm(p.normals, axis=-1, keepdims=True) > 0
     over = np.where(head, p.render, 0.25 * p.photo)
-    # differences as the eye sees them: of encoded values, and only where there is something to compare
-    gap = encode_u8(p.render).astype(np.float32) - encode_u8(p.photo).astype(np.float32)
-    difference = np.where(head, np.clip(127.5 + DIFFERENCE_GAIN * gap, 0, 255), 24).astype(np.uint8)
-    shading_white = _white(p.shading, head)
+    shading_white = white_of(p.shading, head)
     return [
         ("photo", encode_u8(p.photo)),
         ("reconstruction over the dimmed photo", encode_u8(over)),
-        (f"difference x{DIFFERENCE_GAIN:.0f} (grey = none, sRGB codes)", difference),
+        (f"difference x{DIFFERENCE_GAIN:.0f} (grey = none, sRGB codes)", difference(p.render, p.photo, head)),
         (f"shading (white = {shading_white:.2g})", encode_u8(p.shading / shading_white)),
         ("self-shadow (white = none)", linear_u8(np.where(head[..., 0], p.shadow, 0.1))),
         ("diffuse albedo", encode_u8(p.diffuse)),
@@ -91,7 +90,13 @@ def _tiles(result: Reconstruction) -> list[tuple[str, NDArray[np.uint8]]]:
     ]
 
 
-def _white(image: NDArray[np.floating], head: NDArray[np.bool_]) -> float:
+def difference(image: Array, other: Array, where: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Codes (S, S, 3) of image minus other (linear) `where` (S, S, 1): enlarged, of encoded values as eyes see them."""
+    gap = encode_u8(image).astype(np.float32) - encode_u8(other).astype(np.float32)
+    return np.where(where, np.clip(127.5 + DIFFERENCE_GAIN * gap, 0, 255), 24).astype(np.uint8)
+
+
+def white_of(image: NDArray[np.floating], head: NDArray[np.bool_]) -> float:
     """The 99.5th percentile of the head's pixels: what a tile shows as white."""
     values = image[np.broadcast_to(head, image.shape)]
     return max(float(np.percentile(values, 99.5)), 1e-6) if values.size else 1.0

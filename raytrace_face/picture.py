@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raytrace_face import output
 from raytrace_face.capture.colour import encode_u8
-from raytrace_face.errors import InputError, OutputError
+from raytrace_face.errors import InputError
 from raytrace_face.export import linear_u8, write_exr, write_png
 from raytrace_face.types import Array
 
@@ -31,10 +31,7 @@ def check_file(path: Path, force: bool, suffixes: tuple[str, ...] = PICTURE_SUFF
     """
     if path.suffix.lower() not in suffixes:
         raise InputError(f"output {str(path)!r} must end in one of {', '.join(suffixes)}")
-    if path.exists() and (path.is_dir() or not force):
-        raise OutputError(f"output {str(path)!r} exists: choose another with --out or replace it with --force")
-    if not path.absolute().parent.is_dir():
-        raise OutputError(f"output {str(path)!r} cannot be written: its folder does not exist; make it first")
+    output.check_file(path, force)
 
 
 def write_picture(path: Path, picture: Array, cover: Array | None = None) -> None:
@@ -47,7 +44,7 @@ def write_picture(path: Path, picture: Array, cover: Array | None = None) -> Non
     Raises:
         OutputError: it cannot be written.
     """
-    with _in_one_piece(path) as temporary:
+    with output.new_file(path, force=True) as temporary:
         if path.suffix.lower() == ".exr":
             write_exr(temporary, picture if cover is None else picture * cover[..., None])
         elif cover is None:
@@ -64,7 +61,7 @@ def write_video(path: Path, frames: Iterable[Array]) -> None:
     """
     import imageio_ffmpeg
 
-    with _in_one_piece(path) as temporary:
+    with output.new_file(path, force=True) as temporary:
         writer = None
         try:
             for frame in frames:
@@ -80,16 +77,3 @@ def write_video(path: Path, frames: Iterable[Array]) -> None:
         finally:
             if writer is not None:
                 writer.close()
-
-
-@contextmanager
-def _in_one_piece(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its name when the block ends well, and vanishes otherwise."""
-    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        raise OutputError(f"output {str(path)!r} cannot be written ({error}): choose another with --out") from error
-    finally:
-        temporary.unlink(missing_ok=True)

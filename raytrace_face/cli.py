@@ -1,4 +1,4 @@
-"""The command line: reconstruct, demo, render, report, the edits of `cli_edit`, compare, export, evaluate, benchmark...
+"""The command line: one function a command (some in the `cli_*` modules), and two groups of commands.
 
 Nothing heavy is imported before it is needed, so that `--help` is instant. Errors that a person can act on are one
 line on standard error and exit code 2; Ctrl-C is exit code 130; neither leaves anything half-written.

@@ -107,9 +107,7 @@ def run_all(work: Path, speed: bool) -> dict[str, float]:
         "yaleb": lambda: _run(work, "yaleb", "raytrace-face", "nothing"),
         "synthetic": lambda: _run(work, "synthetic", "raytrace-face"),
         "ablation": lambda: _run(work, "ablation", "raytrace-face", "ablations", "montecarlo", settings=PREVIEW),
-        "shape": lambda: _run(
-            work, "synthetic", "raytrace-face", "no-shadow", "landmarks", "mean-shape", settings=PREVIEW, out="shape"
-        ),
+        "shape": lambda: _run(work, "synthetic", "raytrace-face", "landmarks", settings=PREVIEW, out="shape"),
     }
     if speed:
         steps["speed"] = lambda: _speed(work)

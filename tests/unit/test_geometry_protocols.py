@@ -381,6 +381,7 @@ def figures_of(table):
 def test_units_are_taken_at_their_word(files, scan, capsys):
     assert run([*files, "--protocol", "micc"]) == 0
     expected = capsys.readouterr().out
+    assert len(figures_of(expected)) > 10
     for name, landmarks, factor in (("scan.ply", "scan.txt", 0.001), ("mesh.obj", "mesh.npy", 0.1)):
         mesh = trimesh.load_mesh(name, process=False)
         trimesh.Trimesh(factor * mesh.vertices, mesh.faces, process=False).export(name)

@@ -192,8 +192,7 @@ def draw(work: Path, images: Path) -> None:
         heads / f"ict{n}_{kind}_yaw{yaw}.png" for n, kind, yaw in ((0, "soft", 0), (1, "hard", 30), (2, "mixed", 60))
     ]
     Image.fromarray(stack([np.asarray(Image.open(p)) for p in chosen])).save(images / "synthetic.jpg", quality=85)
-    for run in ("yaleb", "ablation", "synthetic"):
-        Image.open(work / f"{run}_results" / "plot.png").save(images / f"{run}_plot.png")
+    Image.open(work / "yaleb_results" / "plot.png").save(images / "yaleb_plot.png")
 
 
 def machine() -> str:

@@ -115,17 +115,33 @@ def texels_in_window(
     return Texels(xy.reshape(T, T, 2), visible.reshape(T, T).astype(np.float32))
 
 
+def set_parts(diffuse: Array, f0: Array, part: NDArray[np.uint8], uv: Array) -> NDArray[np.bool_]:
+    """Write the reflectance of eyes, teeth and mouth, which no map covers, over that of the maps.
+
+    Args:
+        diffuse: (..., 3), f0: (...) or (..., 3): changed in place.
+        part: (...) index into `PARTS`.
+        uv: (..., 2).
+
+    Returns:
+        (...) where such parts are.
+    """
+    other = np.zeros(part.shape, bool)
+    for name, (colour, fresnel, _) in PART_MATERIALS.items():
+        here = part == PARTS.index(name)
+        diffuse[here] = sample_texture(eye_texture(), uv[here]) if name == "eyes" else colour
+        f0[here] = fresnel
+        other |= here
+    return other
+
+
 def compose(window: LitWindow, maps: Maps, prior_roughness: Array) -> Array:
     """(S, S, 3) picture of the window with given maps: albedo * shading + F0 * highlight."""
     lit, S = window.lit, window.lit.weight.shape[0]
     diffuse, f0 = sample_texture(maps.diffuse, lit.uv), sample_texture(maps.specular, lit.uv)
     factor = sample_texture(maps.roughness, lit.uv) / np.maximum(sample_texture(prior_roughness, lit.uv), 1e-3)
     part = window.g.part.reshape(S, S)
-    for name, (colour, fresnel, _) in PART_MATERIALS.items():
-        here = part == PARTS.index(name)
-        diffuse[here] = sample_texture(eye_texture(), lit.uv[here]) if name == "eyes" else colour
-        f0[here] = fresnel
-        factor[here] = 1
+    factor[set_parts(diffuse, f0, part, lit.uv)] = 1
     gloss = lit.gloss(factor)
     return np.where((part != 255)[..., None], diffuse * lit.shading + f0 * gloss, 0).astype(np.float32)
 

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from lightstage.environment import lobes, sh_basis
 from lightstage.preset import UP
 from lightstage.rig import AreaLights, directional_lights, geodesic, triangle_form_factor
-from raytrace_face.face.model import PARTS
-from raytrace_face.face.parts import PART_MATERIALS, eye_texture
 from raytrace_face.types import Array
 
 if TYPE_CHECKING:
@@ -126,16 +124,14 @@ def _images(columns: Array, pixels: NDArray[np.int64], size: int) -> Array:
 def _surface(result: Reconstruction, head: object, size: int) -> tuple[Array, Array, Array]:
     """Coverage (S, S), diffuse albedo (S, S, 3) and F0 (S, S), each the mean of 2 x 2 rays a pixel."""
     from raytrace_face.fit.stage2 import sample_texture
+    from raytrace_face.fit.window import set_parts
     from raytrace_face.tracer.render import gbuffer
 
     fine = 2 * size
     g = gbuffer(head, result.camera.windowed(result.window.resized(fine)), result.face.T_camera_head)  # type: ignore[arg-type]
     diffuse = sample_texture(result.maps.diffuse, g.uv)
     f0 = sample_texture(result.maps.specular.mean(axis=-1), g.uv)
-    for name, (colour, fresnel, _) in PART_MATERIALS.items():
-        here = g.part == PARTS.index(name)
-        diffuse[here] = sample_texture(eye_texture(), g.uv[here]) if name == "eyes" else colour
-        f0[here] = fresnel
+    set_parts(diffuse, f0, g.part, g.uv)
     hit = g.part != 255
 
     def pooled(values: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -40,7 +40,7 @@ class Illumination:
     ambient_sh: F
     """(9, 3) radiance of the surroundings."""
     environment: F | None = None
-    """(H, W, 3) lat-long radiance in a frame of its own; row 0 is up, the middle column looks along -z."""
+    """(H, W, 3) lat-long radiance in a frame of its own; row 0 is up, the middle column looks along +z."""
     R_head_environment: F | None = None
     """(3, 3) rotation, frame of the map -> head frame; None: they are the same."""
 

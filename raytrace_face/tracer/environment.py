@@ -33,7 +33,7 @@ def render_environment(
     """Colours (P, 3) of the pixels of a view under an environment map alone, linear Rec. 709.
 
     Args:
-        environment: (H, W, 3) radiance, lat-long; row 0 is up (+y), the middle column looks along -z.
+        environment: (H, W, 3) radiance, lat-long; row 0 is up (+y), the middle column looks along +z.
         R_head_environment: (3, 3) rotation, frame of the map -> head frame.
         seed: of the jitter (the same as `tracer.render.render` makes of it) and of the light.
     """

@@ -1,7 +1,8 @@
 """The face model: a linear basis over one mesh, with everything the fit needs to know about it.
 
 One type for every model (embedded or brought by the user): vertices are
-`mean + identity . alpha + expression . beta` with alpha in units of standard deviation and beta in [0, 1].
+`mean + identity . alpha + expression . beta` with alpha in units of standard deviation and beta in [0, 1]. Expressions
+bear ARKit's names in every model; those of a model with a statistical expression space lie in it (`native_expression`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,20 @@ from raytrace_face.types import Array
 
 PARTS = ("skin", "eyes", "teeth", "mouth")
 """What a triangle belongs to. Only "skin" carries the reflectance maps; all parts cast shadows."""
+
+
+@dataclass(frozen=True)
+class AlbedoBasis:
+    """Statistical reflectance on the vertices, linear Rec. 709; diffuse and specular are independent."""
+
+    diffuse: Array
+    """(V, 3) mean diffuse albedo, in (0, 1)."""
+    diffuse_modes: Array
+    """(M, V, 3) per standard deviation."""
+    specular: Array | None = None
+    """(V, 3) mean specular albedo in the model's own scale; None: not modelled."""
+    specular_modes: Array | None = None
+    """(S, V, 3) per standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +68,12 @@ class FaceModel:
     "forehead", "chin", "brows", "beard", "ears", "neck", "scalp"."""
     licence: str
     provenance: dict[str, str]
+    albedo: AlbedoBasis | None = None
+    """Statistical reflectance; None: the chromophore prior of `skin_prior`."""
+    native_expression: Array | None = None
+    """(E, N) the model's own expression coefficients [sigma] at weight 1 of each expression; None: it has no own."""
+    source: NDArray[np.int32] | None = None
+    """(V,) vertex of the model's own file that each vertex is; -1: added by subdivision. None: made here."""
 
     @property
     def vertex_count(self) -> int:

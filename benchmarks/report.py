@@ -108,9 +108,10 @@ def run_all(work: Path, speed: bool) -> dict[str, float]:
         "synthetic": lambda: _run(work, "synthetic", "raytrace-face"),
         "ablation": lambda: _run(work, "ablation", "raytrace-face", "ablations", "montecarlo", settings=PREVIEW),
         "shape": lambda: _run(work, "synthetic", "raytrace-face", "landmarks", settings=PREVIEW, out="shape"),
+        "edits": lambda: _module("benchmarks.edits", "--bench", str(work / "yaleb"), "--out", str(work / "edits")),
     }
     if speed:
-        steps["speed"] = lambda: _speed(work)
+        steps["speed"] = lambda: _module("benchmarks.speed", "--out", str(work / "speed"))
     kept = work / "minutes.json"
     minutes: dict[str, float] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     for name, step in steps.items():
@@ -144,8 +145,8 @@ def _run(work: Path, name: str, *methods: str, settings: Sequence[str] = (), out
     command(*words, *(["--set", *settings] if settings else []))
 
 
-def _speed(work: Path) -> None:
-    subprocess.run([sys.executable, "-m", "benchmarks.speed", "--out", str(work / "speed")], check=True)
+def _module(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", *words], check=True)
 
 
 def body(path: Path) -> str:
@@ -161,6 +162,14 @@ def panels(picture: Path, row: int, columns: Sequence[int], width: int, height: 
     image = np.asarray(Image.open(picture))
     top = row * (height + 2 * BAND) + 2 * BAND
     return [image[top : top + height, c * width : (c + 1) * width] for c in columns]
+
+
+def two_columns(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Strips below each other, the second half of them beside the first."""
+    half = -(-len(rows) // 2)
+    left, right = stack(rows[:half]), stack(rows[half:])
+    right = np.pad(right, ((0, left.shape[0] - right.shape[0]), (8, 0), (0, 0)))
+    return np.concatenate([left, right], axis=1)
 
 
 def draw(work: Path, images: Path) -> None:
@@ -183,10 +192,10 @@ def draw(work: Path, images: Path) -> None:
         pictures = [*first, *panels(path, 1, (0, 1), 168, 192)]
         labels = ["render", "shadow, own light", "albedo", "relit to front", "real front"]
         rows.append(strip(path.parts[-3], list(zip(labels, pictures, strict=True))))
-    half = -(-len(rows) // 2)
-    left, right = stack(rows[:half]), stack(rows[half:])
-    right = np.pad(right, ((0, left.shape[0] - right.shape[0]), (8, 0), (0, 0)))
-    Image.fromarray(np.concatenate([left, right], axis=1)).save(images / "ablation.jpg", quality=85)
+    Image.fromarray(two_columns(rows)).save(images / "ablation.jpg", quality=85)
+    high = slice(192 + 2 * BAND, 2 * (192 + 2 * BAND))  # the pair with the light of the first picture
+    edits = [np.asarray(Image.open(path))[high] for path in sorted((work / "edits").glob("*.png"))]
+    Image.fromarray(two_columns(edits)).save(images / "edits.jpg", quality=85)
     heads = work / "synthetic_results" / "raytrace-face" / "items"
     chosen = [
         heads / f"ict{n}_{kind}_yaw{yaw}.png" for n, kind, yaw in ((0, "soft", 0), (1, "hard", 30), (2, "mixed", 60))
@@ -223,6 +232,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "minutes": f"{sum(minutes.values()):.0f}",
         "spent": spent,
         **{run: body(args.work / f"{run}_results" / "table.md") for run in ("yaleb", "ablation", "synthetic", "shape")},
+        "edits": body(args.work / "edits" / "table.md"),
         "speed": body(args.work / "speed" / "speed.md"),
     }
     try:

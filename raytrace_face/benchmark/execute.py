@@ -202,7 +202,7 @@ def run(jobs: Sequence[Job], processes: int, ray_address: str | None, quiet: boo
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def environment(values: dict[str, str]) -> Iterator[None]:
     """Environment variables for processes started inside the block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
@@ -233,7 +233,7 @@ def _in_processes(jobs: Sequence[Job], processes: int, share: dict[str, str]) ->
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from concurrent.futures.process import BrokenProcessPool
 
-    with _environment(share):
+    with environment(share):
         context = multiprocessing.get_context("spawn")  # Mitsuba does not survive a fork
         pool = ProcessPoolExecutor(processes, mp_context=context)
         try:

@@ -106,13 +106,14 @@ def predict(r: Reconstruction, light_name: str, photo: Array) -> Prediction:
     )
 
 
-def _photo(benchmark: Benchmark, item: Item, light_name: str | None = None) -> NDArray[np.uint8]:
-    """The item's photo, or the same subject under another light, codes proportional to light."""
+def read_photo(benchmark: Benchmark, item: Item, light_name: str | None = None) -> NDArray[np.uint8]:
+    """(H, W) the item's photo, or the same subject under another light, codes proportional to light."""
     relative = item["photo"] if light_name is None else f"photos/{item['subject']}_{light_name}.png"
     return np.asarray(Image.open(benchmark.path(relative)))
 
 
-def _truth(benchmark: Benchmark, item: Item) -> yaleb.Truth:
+def read_truth(benchmark: Benchmark, item: Item) -> yaleb.Truth:
+    """What is known of the item's subject."""
     subject = str(item["subject"])
     benchmark.path(f"truth/{subject}.npz")
     return yaleb.load_truth(benchmark.folder, subject)
@@ -126,7 +127,7 @@ def _true_shadow(truth: yaleb.Truth, light_name: str, photo: NDArray[np.uint8]) 
 
 
 def _score(benchmark: Benchmark, item: Item, p: Prediction) -> Scored:
-    truth, photo = _truth(benchmark, item), _photo(benchmark, item)
+    truth, photo = read_truth(benchmark, item), read_photo(benchmark, item)
     name = str(item["light"])
     mask = yaleb.score_mask(truth)
     inside = yaleb.inside_mask(truth, name)
@@ -171,12 +172,15 @@ def _relight_scores(
     rows = []
     for group, pairs in yaleb.RELIGHT.items():
         for target in (b for a, b in pairs if a == item["light"] and b in relit):
-            real = _photo(benchmark, item, target) / 255
-            scaled = images.best_gain(relit[target], real, mask) * relit[target]
-            psnr = min(images.psnr_db(scaled, real, mask), PSNR_LIMIT_DB)
-            ssim = images.ssim(scaled, real, mask)
+            psnr, ssim = likeness(relit[target], read_photo(benchmark, item, target) / 255, mask)
             rows.append({"group": group, "psnr_db": psnr, "ssim": ssim})
     return rows
+
+
+def likeness(picture: Array, real: NDArray[np.floating], mask: NDArray[np.bool_]) -> tuple[float, float]:
+    """PSNR in dB (at most `PSNR_LIMIT_DB`) and SSIM of a linear picture (H, W) to a real one, after its best gain."""
+    scaled = images.best_gain(picture, real, mask) * picture
+    return min(images.psnr_db(scaled, real, mask), PSNR_LIMIT_DB), images.ssim(scaled, real, mask)
 
 
 def _picture(
@@ -208,7 +212,7 @@ def _picture(
     if p.relit:
         pairs = []
         for target, picture in p.relit.items():
-            real = _photo(benchmark, item, target) / 255
+            real = read_photo(benchmark, item, target) / 255
             pairs.append((f"to {target}", to_u8(images.best_gain(picture, real, mask) * picture)))
             pairs.append(("real", to_u8(real)))
         strips.append(strip("relit", pairs))
@@ -217,7 +221,7 @@ def _picture(
 
 def score(benchmark: Benchmark, item: Item, result: Reconstruction) -> Scored:
     """Figures of a reconstruction."""
-    photo = (_photo(benchmark, item) / np.float32(255)).astype(np.float32)
+    photo = (read_photo(benchmark, item) / np.float32(255)).astype(np.float32)
     scored = _score(benchmark, item, predict(result, str(item["light"]), photo))
     scored.row["fit_psnr_db"] = float(result.metrics.get("psnr_db", NAN))
     return scored
@@ -225,7 +229,7 @@ def score(benchmark: Benchmark, item: Item, result: Reconstruction) -> Scored:
 
 def score_nothing(benchmark: Benchmark, item: Item) -> Scored:
     """Light from the camera, photo as albedo, no shadow, flat normals, copy of the photo."""
-    grey = (_photo(benchmark, item) / np.float32(255)).astype(np.float32)
+    grey = (read_photo(benchmark, item) / np.float32(255)).astype(np.float32)
     flat = np.broadcast_to(np.array([0, 0, 1], np.float32), (*grey.shape, 3))
     none = np.zeros(grey.shape, bool)
     relit = {target: grey for target in targets(str(item["light"]))}
@@ -243,7 +247,7 @@ def score_files(benchmark: Benchmark, item: Item, folder: Path) -> Scored:
             found = {name: z[name] for name in z.files}
     except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
         raise InputError(f"{str(path)!r} cannot be read ({error}): give one .npz or result folder an item") from error
-    _check(found, _photo(benchmark, item).shape, targets(str(item["light"])), path)
+    _check(found, read_photo(benchmark, item).shape, targets(str(item["light"])), path)
     relit = {k.removeprefix("relit_"): v for k, v in found.items() if k.startswith("relit_")}
     return _score(benchmark, item, Prediction(**{k: v for k, v in found.items() if k in FIELDS}, relit=relit))
 

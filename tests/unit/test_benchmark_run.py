@@ -400,7 +400,7 @@ def test_threads_are_shared_out_and_the_environment_is_left_as_it_was(monkeypatc
     shares = [execute._share(n, False)["RAYTRACE_FACE_THREADS"] for n in (1, 3, 8, 20)]
     assert shares == ["8", "2", "1", "1"]
     assert {v for n in (1, 3) for v in execute._share(n, True).values()} == {"1"}
-    with execute._environment(execute._share(3, False)):
+    with execute.environment(execute._share(3, False)):
         assert os.environ["OMP_NUM_THREADS"] == os.environ["RAYTRACE_FACE_THREADS"] == "2"
     assert os.environ["OMP_NUM_THREADS"] == "5"
     assert "RAYTRACE_FACE_THREADS" not in os.environ

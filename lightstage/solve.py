@@ -28,39 +28,70 @@ def cauchy_cost(residual: F, scale: F | float) -> F:
     return 0.5 * np.log1p((residual / scale) ** 2)
 
 
-def robust_nnls(columns: F, image: F, weight: F, scale: F | float, ridge: F | float = 0.0, iterations: int = 6) -> F:
+def shortfall(residual: F, clipped: NDArray[np.bool_] | None) -> F:
+    """Residuals (P, ...), predicted minus photo; 0 where a pixel clipped (P,) and the prediction is brighter."""
+    if clipped is None:
+        return residual
+    return np.where(clipped.reshape(-1, *(1,) * (residual.ndim - 1)) & (residual > 0), 0, residual)
+
+
+def robust_nnls(
+    columns: F,
+    image: F,
+    weight: F,
+    scale: F | float,
+    ridge: F | float = 0.0,
+    iterations: int = 6,
+    pull: float = 0.0,
+    towards: F | None = None,
+    clipped: NDArray[np.bool_] | None = None,
+) -> F:
     """Non-negative x (K, C) minimising the Cauchy cost of columns (P, K) @ x - image (P, C), plus ridge |x|^2.
 
     Args:
         weight: (P,) in [0, 1], confidence of the pixel.
         scale: residual at which a pixel starts to be an outlier, in units of the image.
         ridge: (K,) or scalar, multiplied by the mean squared column, so that it has no unit.
+        pull: weight, in the same unit, of |x - towards|^2.
+        towards: (K, C); None: 0.
+        clipped: (P,) pixels that are at least as bright as `image` says.
     """
     K = columns.shape[1]
     x = np.zeros((K, image.shape[1]))
     share = np.ones(len(columns))
     size = np.sqrt(np.maximum((columns**2 * weight[:, None]).sum(0), 1e-12))
-    damp = np.sqrt(np.broadcast_to(ridge, (K,))) * size
+    damp = np.sqrt(np.broadcast_to(ridge, (K,)) + pull) * size
+    drawn = np.zeros_like(x) if towards is None else pull * size[:, None] ** 2 * towards
     for i in range(iterations):
         w = weight * share
         H = columns.T @ (columns * w[:, None]) + np.diag(damp**2)
         # NNLS on the Cholesky factor: the same minimiser as on all P rows, at the cost of K rows
         C = np.linalg.cholesky(H + 1e-10 * np.trace(H) / K * np.eye(K))
         for c in range(image.shape[1]):
-            x[:, c] = nnls(C.T, np.linalg.solve(C, columns.T @ (w * image[:, c])))[0]
+            x[:, c] = nnls(C.T, np.linalg.solve(C, columns.T @ (w * image[:, c]) + drawn[:, c]))[0]
         if i + 1 < iterations:
-            residual = np.sqrt(((columns @ x - image) ** 2).mean(axis=1))
-            share = cauchy_weight(residual, scale)
+            signed = columns @ x - image
+            share = cauchy_weight(np.sqrt((signed**2).mean(axis=1)), scale)
+            share = share * (shortfall(signed, clipped) != 0).any(axis=1) if clipped is not None else share
     return x
 
 
-def search_costs(candidates: F, fixed: F, image: F, weight: F, scale: float, iterations: int = 8) -> tuple[F, F]:
+def search_costs(
+    candidates: F,
+    fixed: F,
+    image: F,
+    weight: F,
+    scale: float,
+    iterations: int = 8,
+    clipped: NDArray[np.bool_] | None = None,
+) -> tuple[F, F]:
     """Robust cost of every candidate light, each fitted together with all `fixed` columns, non-negatively.
 
     Args:
         candidates: (P, D) columns tried one at a time.
         fixed: (P, K) columns that are always in (ambient, lights found before).
         image: (P,)
+        clipped: (P,) pixels that are at least as bright as `image` says.
 
     Returns:
         cost: (D,) mean weighted Cauchy cost.
@@ -85,8 +116,10 @@ def search_costs(candidates: F, fixed: F, image: F, weight: F, scale: float, ite
         H[:, K, K] = (wc * candidates).sum(0)
         g[:, K] = image @ wc
         x = _small_nnls(H, g)
-        residual = fixed @ x[:, :K].T + candidates * x[:, K] - image[:, None]
+        signed = fixed @ x[:, :K].T + candidates * x[:, K] - image[:, None]
+        residual = shortfall(signed, clipped)
         share = cauchy_weight(residual, scale)
+        share = share * (residual != 0) if clipped is not None else share
     cost = (cauchy_cost(residual, scale) * weight[:, None]).sum(0) / total
     return cost, x
 
@@ -129,6 +162,7 @@ def greedy(
     max_lights: int = 3,
     penalty: float = 0.04,
     separation_deg: float = 35.0,
+    clipped: NDArray[np.bool_] | None = None,
 ) -> GreedyFit:
     """Add lights while each lowers the robust cost by more than `penalty` (relative; a quarter of it for the first).
 
@@ -141,21 +175,23 @@ def greedy(
         image: (P,) luminance.
         scale: Cauchy scale in units of the image.
         directions: (D, 3) unit vectors: two lights closer than `separation_deg` are one light.
+        clipped: (P,) pixels that are at least as bright as `image` says.
     """
-    x = robust_nnls(ambient, image[:, None], weight, scale)
-    before = float((cauchy_cost(ambient @ x[:, 0] - image, scale) * weight).sum() / weight.sum())
+    x = robust_nnls(ambient, image[:, None], weight, scale, clipped=clipped)
+    left = shortfall(ambient @ x[:, 0] - image, clipped)
+    before = float((cauchy_cost(left, scale) * weight).sum() / weight.sum())
     cosine = directions @ directions.T
     near = np.cos(np.radians(separation_deg))
 
     def best_beside(others: list[int]) -> tuple[int, float]:
         fixed = np.concatenate([ambient, candidates[:, others]], axis=1)
-        cost, _ = search_costs(candidates, fixed, image, weight, scale)
+        cost, _ = search_costs(candidates, fixed, image, weight, scale, clipped=clipped)
         cost[(cosine[others] >= near).any(axis=0)] = np.inf
         return int(np.argmin(cost)), float(cost.min())
 
     def cost_of(some: list[int]) -> float:
         fixed = np.concatenate([ambient, candidates[:, some[:-1]]], axis=1)
-        return float(search_costs(candidates[:, some[-1:]], fixed, image, weight, scale)[0][0])
+        return float(search_costs(candidates[:, some[-1:]], fixed, image, weight, scale, clipped=clipped)[0][0])
 
     def worth(cost: float, without: float, share: float) -> bool:
         return without - cost > max(share * without, NEGLIGIBLE)

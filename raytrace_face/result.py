@@ -75,7 +75,7 @@ class Reconstruction:
     ambient_sh: Array
     """(9, 3) radiance of the surroundings, order-2 SH, head frame."""
     dominant_light: Array
-    """(3,) unit vector to the strongest light, camera frame."""
+    """(3,) unit vector to the light that gives the face most, camera frame."""
     maps: Maps
     statistical_diffuse: Array
     """(T, T, 3) diffuse albedo of stage 1, under the statistical prior."""
@@ -97,11 +97,11 @@ class Reconstruction:
     """The face model itself; None = the embedded one, which must then bear `model_name`. Not saved."""
 
     def dominant_light_head(self) -> Array:
-        """(3,) unit vector to the strongest light, head frame."""
+        """(3,) unit vector to the main light, head frame."""
         return self.face.T_camera_head[:3, :3].T @ self.dominant_light
 
     def dominant_light_angles(self) -> tuple[float, float]:
-        """Azimuth (positive = from the image's right) and elevation of the strongest light in degrees, camera frame."""
+        """Azimuth (positive = from the image's right) and elevation of the main light in degrees, camera frame."""
         x, y, z = (float(v) for v in self.dominant_light)
         return float(np.degrees(np.arctan2(x, z))), float(np.degrees(np.arcsin(np.clip(y, -1, 1))))
 

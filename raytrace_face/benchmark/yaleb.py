@@ -56,7 +56,7 @@ class Prediction:
     normals: Array | None = None
     """(H, W, 3) unit."""
     shadow_own: NDArray[np.bool_] | None = None
-    """(H, W) less than half of the strongest estimated light is seen."""
+    """(H, W) less than half of the main estimated light is seen."""
     shadow_true: NDArray[np.bool_] | None = None
     """(H, W) the same for a light in the true direction, on the method's own shape."""
     render: Array | None = None

@@ -58,6 +58,7 @@ def fit_coefficients(
     shading: NDArray[np.floating],
     highlight: NDArray[np.floating],
     weight: NDArray[np.floating],
+    clipped: NDArray[np.bool_] | None = None,
     iterations: int = 6,
 ) -> tuple[Array, Array]:
     """Maximum a posteriori coefficients under given shading.
@@ -65,6 +66,7 @@ def fit_coefficients(
     Args:
         image, shading, highlight: (P, 3): image = albedo * shading + highlight.
         weight: (P,)
+        clipped: (P, 3) channels that are at least as bright as the image says.
 
     Returns:
         coefficients: (M,) in standard deviations.
@@ -87,7 +89,9 @@ def fit_coefficients(
         H = np.einsum("ipc,pc,jpc->ij", design, w, design, optimize=True) + prior.T @ prior
         g = np.einsum("ipc,pc,pc->i", design, w, target, optimize=True) + prior.T @ prior_value
         x = np.linalg.solve(H, g)
-        share = cauchy_weight(target - np.tensordot(x, design, 1), LOG_RESIDUAL)
+        missing = np.tensordot(x, design, 1) - target
+        share = cauchy_weight(missing, LOG_RESIDUAL)
+        share = share * ~(clipped & (missing > 0)) if clipped is not None else share
     return np.clip(x[:M], -3.5, 3.5).astype(np.float32), np.exp(x[M:]).astype(np.float32)
 
 

@@ -30,6 +30,8 @@ LEAST_SQUARES = 3.0
 """The same where the loss shall not be robust: a residual as large as the mean luminance still counts as its square."""
 AMBIENT_RIDGE = 0.02
 """Ridge on the ambient lobes: what an area light explains must not leak into the ambient."""
+COLOUR_PULL = 0.05
+"""Pull of each light's colour to that of all light, as a share of the evidence that the light has when it is alone."""
 SEARCH_PIXELS = 2000
 """Pixels the search looks at: light is a global unknown, more do not change it."""
 AMBIENT_LEVEL = 1
@@ -57,14 +59,14 @@ class Light:
     """Lights far away and an ambient, head frame."""
 
     directions: F
-    """(N, 3) unit vectors to the lights, strongest first."""
+    """(N, 3) unit vectors to the lights; first the one that gives the face most."""
     irradiance: F
     """(N, 3) irradiance / pi at the head's centre."""
     ambient: F
     """(A, 3) weights of the lobes about `ambient_axes()`."""
 
     def dominant(self) -> F:
-        """(3,) unit vector to the strongest light; without lights, to where most of the ambient comes from."""
+        """(3,) unit vector to the light that gives the face most; without lights, to where most ambient comes from."""
         if len(self.directions):
             return self.directions[0]
         towards = self.ambient.mean(axis=1) @ ambient_axes()
@@ -110,7 +112,13 @@ def ambient_columns(dense: F, directions: F) -> F:
 
 
 def estimate_light(
-    tracing: Tracing, image: Array, weight: Array, config: LightConfig, seed: int, start: Light | None = None
+    tracing: Tracing,
+    image: Array,
+    weight: Array,
+    config: LightConfig,
+    seed: int,
+    start: Light | None = None,
+    clipped: NDArray[np.bool_] | None = None,
 ) -> Light:
     """Find the lights of a photo.
 
@@ -118,7 +126,10 @@ def estimate_light(
         image: (P, 3) the photo over the view's pixels.
         weight: (P,) weight of each pixel.
         start: lights already found: only their directions are refined, no search.
+        clipped: (P, 3) channels that are at least as bright as the image says.
     """
+    bound = np.zeros(image.shape, bool) if clipped is None else clipped
+    over = bound.any(axis=1)
     Y = luminance(image).astype(np.float64)
     mean = float((Y * weight).sum() / weight.sum())
     scale = (RESIDUAL_SCALE if config.robust else LEAST_SQUARES) * mean
@@ -130,7 +141,7 @@ def estimate_light(
     uniform = Y_dense.sum(axis=1, keepdims=True) * (4 / len(dense))
     some = slice(None, None, max(len(Y) // SEARCH_PIXELS, 1))
     if start is None:
-        chosen = _search(Y_dense[some], uniform[some], Y[some], w[some], scale, dense, config)
+        chosen = _search(Y_dense[some], uniform[some], Y[some], w[some], over[some], scale, dense, config)
         directions, lights = dense[chosen], colour[:, chosen]
     else:
         directions = start.directions.copy()
@@ -141,37 +152,62 @@ def estimate_light(
             ring = solve.tangent_directions(directions[k], radius)
             ring_Y = radiance_columns(tracing.columns(ring, angle, seed + 2), tracing.surface) @ REC709_LUMINANCE
             fixed = np.concatenate([uniform, np.delete(lights, k, axis=1) @ REC709_LUMINANCE], axis=1)
-            cost, _ = solve.search_costs(ring_Y[some], fixed[some], Y[some], w[some], scale)
+            cost, _ = solve.search_costs(ring_Y[some], fixed[some], Y[some], w[some], scale, clipped=over[some])
             directions[k] = solve.quadratic_minimum(ring, cost, radius)
             lights[:, k] = radiance_columns(tracing.columns(directions[k : k + 1], angle, seed + 3), tracing.surface)[
                 :, 0
             ]
-    return _colours(directions, lights, ambient_columns(colour, dense), image.astype(np.float64), w, scale)
+    return _colours(directions, lights, ambient_columns(colour, dense), image.astype(np.float64), bound, w, scale)
 
 
 def _search(
-    columns: F, uniform: F, image: F, weight: F, scale: float, directions: F, config: LightConfig
+    columns: F,
+    uniform: F,
+    image: F,
+    weight: F,
+    clipped: NDArray[np.bool_],
+    scale: float,
+    directions: F,
+    config: LightConfig,
 ) -> NDArray[np.int64]:
     """Which lights (columns) of the dense stage are on, by `config.kind`."""
     if config.kind == "sh":
         return np.zeros(0, np.int64)
     if config.kind == "dense":
         A = np.concatenate([columns, uniform], axis=1)
-        x = solve.robust_nnls(A, image[:, None], weight, scale, np.full(A.shape[1], 1e-4))[:-1, 0]
+        x = solve.robust_nnls(A, image[:, None], weight, scale, np.full(A.shape[1], 1e-4), clipped=clipped)[:-1, 0]
         return np.flatnonzero(x > 1e-3 * max(x.max(), 1e-12))
-    found = solve.greedy(columns, uniform, image, weight, scale, directions, config.max_lights, config.light_penalty)
+    found = solve.greedy(
+        columns, uniform, image, weight, scale, directions, config.max_lights, config.light_penalty, clipped=clipped
+    )
     return np.asarray(found.chosen, np.int64)
 
 
-def _colours(directions: F, lights: F, ambient: F, image: F, weight: F, scale: float) -> Light:
-    """RGB strengths of lights and lobes, channel by channel, robustly; lights come back strongest first."""
+def _colours(
+    directions: F, lights: F, ambient: F, image: F, clipped: NDArray[np.bool_], weight: F, scale: float
+) -> Light:
+    """RGB strengths of lights and lobes, channel by channel, robustly; the light that gives the face most comes first.
+
+    What no pixel tells apart goes to lights of one colour (`COLOUR_PULL`): two lights that shine on the same skin would
+    else be as colourful as their errors.
+    """
     N, A = lights.shape[1], ambient.shape[1]
     x = np.zeros((N + A, 3))
     ridge = np.concatenate([np.full(N, 1e-4), np.full(A, AMBIENT_RIDGE)])
+    columns = np.concatenate([lights, ambient], axis=1)
+    Y, over = (image @ REC709_LUMINANCE)[:, None], clipped.any(axis=1)
+    grey = solve.robust_nnls(columns @ REC709_LUMINANCE, Y, weight, scale, ridge, clipped=over)
+    known = weight * ~over
     for c in range(3):
-        columns = np.concatenate([lights[:, :, c], ambient[:, :, c]], axis=1)
-        x[:, c] = solve.robust_nnls(columns, image[:, c : c + 1], weight, scale, ridge)[:, 0]
-    order = np.argsort(-x[:N].mean(axis=1))
+        tint = (known @ image[:, c]) / max(float(known @ (columns[:, :, c] @ grey[:, 0])), 1e-12)
+        solved = solve.robust_nnls(
+            columns[:, :, c], image[:, c : c + 1], weight, scale, ridge,
+            pull=COLOUR_PULL, towards=tint * grey, clipped=clipped[:, c],
+        )  # fmt: skip
+        x[:, c] = solved[:, 0]
+    # a lamp behind the head may be the strongest of all and yet give the face the least
+    given = (weight @ (lights @ REC709_LUMINANCE)) * x[:N].mean(axis=1)
+    order = np.argsort(-given)
     return Light(directions[order], x[:N][order], x[N:])
 
 

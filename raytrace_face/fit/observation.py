@@ -22,6 +22,10 @@ SATURATED_WEIGHT = 0.35
 """Weight of a clipped pixel: its value is only a lower bound, but leaving it out would hide the sunlit side."""
 
 
+CLIPPED_FROM = 0.9
+"""Share of the brightest value from which a channel of a saturated pixel is the one that clipped, as resampled."""
+
+
 HAIR_MARGIN = 0.02
 """Border kept from hair, clothes and other things, over the side of the window: about 6 mm."""
 
@@ -35,6 +39,8 @@ class Observation:
     usable: Array
     """(S, S) in [0, 1]: inside the photo, not hair, clothes or other things; saturated pixels count less."""
     window: Window
+    clipped: NDArray[np.bool_] | None = None
+    """(S, S, 3) channels that clipped in the file: they are at least as bright as `image`. None: none did."""
 
     @property
     def size(self) -> int:
@@ -54,7 +60,8 @@ def observe(photo: Photo, capture: Capture, size: int) -> Observation:
     covered = ndimage.uniform_filter(ndimage.maximum_filter(covered, margin), margin)
     unsaturated = 1 - (1 - SATURATED_WEIGHT) * np.clip(2 * clipped[..., 0], 0, 1)
     usable = valid * unsaturated * np.clip(1.5 - 2 * covered, 0, 1)
-    return Observation(image, usable.astype(np.float32), window)
+    over = (clipped > 0) & (image > CLIPPED_FROM * float(photo.linear.max()))
+    return Observation(image, usable.astype(np.float32), window, over)
 
 
 def fit_weight(observation: Observation, g: GBuffer, model: FaceModel, brows: bool = False) -> Array:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lightstage import solve
 from lightstage.rig import StageLights, geodesic
 from raytrace_face.capture.colour import REC709_LUMINANCE, luminance
 from raytrace_face.config import Config
@@ -88,6 +89,11 @@ class Fitted:
     tracing: Tracing
     albedo: AlbedoModel
 
+    def clipped(self) -> NDArray[np.bool_]:
+        """(Q, 3) channels that are lower bounds."""
+        over = self.observation.clipped
+        return np.zeros((len(self.pixels), 3), bool) if over is None else over.reshape(-1, 3)[self.pixels]
+
 
 def fitted_pixels(
     setting: Setting, observation: Observation, camera: Camera, face: FaceParams, samples: int
@@ -136,11 +142,12 @@ def light_and_albedo(
     weight = fitted.weight[fitted.pixels]
     x = np.zeros(len(fitted.albedo.modes), np.float32) if coefficients is None else coefficients
     tracing = replace(fitted.tracing, surface=replace(fitted.tracing.surface, albedo=fitted.albedo.albedo(x)))
-    light = estimate_light(tracing, image, weight, config.light, seed, start)
+    clipped = fitted.clipped()
+    light = estimate_light(tracing, image, weight, config.light, seed, start, clipped)
     shading, highlight, _ = shade(tracing, light, config, seed + 5)
     if not config.stage1.albedo:
         return light, x
-    x, gain = fit_coefficients(fitted.albedo, image, shading, highlight, weight)
+    x, gain = fit_coefficients(fitted.albedo, image, shading, highlight, weight, clipped)
     return replace(light, irradiance=light.irradiance * gain, ambient=light.ambient * gain), x
 
 
@@ -252,9 +259,9 @@ class Predicted:
     visibility: F
     """(Q, N) of each light."""
     residual: F
-    """(Q,) luminance, predicted minus photo."""
+    """(Q,) luminance, predicted minus photo; 0 where the photo clipped and the prediction is brighter."""
     weight: F
-    """(Q,)"""
+    """(Q,); 0 there too."""
     sigma: float
     """Standard deviation of the residual."""
 
@@ -274,7 +281,8 @@ def predict(fitted: Fitted, setting: Setting, light: Light, coefficients: Array,
     observed = luminance(fitted.observation.image.reshape(-1, 3)[fitted.pixels])
     weight = fitted.weight[fitted.pixels].astype(np.float64)
     sigma = config.stage1.photometric_sigma * mean_luminance(fitted.observation, fitted.weight)
-    return Predicted(albedo, visibility, predicted - observed, weight, sigma)
+    residual = solve.shortfall(predicted - observed, fitted.clipped().any(axis=1))
+    return Predicted(albedo, visibility, residual, weight * (residual != 0), sigma)
 
 
 def shading_equations(

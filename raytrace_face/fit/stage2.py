@@ -61,6 +61,8 @@ class Lit:
     personal_sigma: Array
     """(S, S) standard deviation of the person's log albedo about the statistical one (`skin_prior.personal_sigma`)."""
     mm_per_px: float
+    clipped: NDArray[np.bool_] | None = None
+    """(S, S, 3) channels that are at least as bright as the photo says; None: none."""
 
     def gloss(self, factor: NDArray[np.floating]) -> Array:
         """(S, S, 3) highlight for unit F0 at roughness factors (S, S), log-linear between the traced steps."""
@@ -113,6 +115,8 @@ def pixel_albedo(lit: Lit, sigma: Array, albedo: Array, shine: Array, shine_erro
     observed = np.maximum(lit.image - shine, 0.03 * lit.image) + 1e-5
     diffuse = np.maximum(albedo * lit.shading, 0) + 1e-5
     deviation = np.clip(np.log(observed) - np.log(diffuse), -2.5, 1.5)
+    if lit.clipped is not None:
+        deviation = np.where(lit.clipped, np.maximum(deviation, 0), deviation)
     confidence = gain(lit, sigma**2 + (shine_error * luminance(shine) / luminance(diffuse)) ** 2)
     # A wide patch that is far from the prior is a shadow (or light) the geometry does not explain
     blur = max(4.0 / lit.mm_per_px, 1.0)

@@ -95,7 +95,7 @@ def light_window(
     lit = Lit(
         observation.image, weight, full(shading), np.stack([full(h) for h in highlight]).astype(np.float32),
         ROUGHNESS_STEPS, g.uv.reshape(S, S, 2), (g.part == PARTS.index("skin")).reshape(S, S),
-        np.maximum(sigma, PERSONAL_SIGMA), mm,
+        np.maximum(sigma, PERSONAL_SIGMA), mm, observation.clipped,
     )  # fmt: skip
     return LitWindow(lit, g, full(unshadowed), light_shadow.reshape(-1, S, S))
 

@@ -134,7 +134,7 @@ def figures(result: Reconstruction) -> list[Figure]:
         for key, scale, unit, name, meaning in rows
         if math.isfinite(values.get(key, math.nan))
     ]
-    return [Figure("Main light", light, "direction of the strongest light, as seen in the picture"), *found]
+    return [Figure("Main light", light, "direction of the light that gives the face most, as seen"), *found]
 
 
 def compared(result: Reconstruction, images: OneLight) -> tuple[str, str]:

@@ -91,7 +91,7 @@ def test_what_is_made_is_the_data(data, bench):
     assert {p.name for p in (bench / "photos").iterdir()} == {f"{s}_{k}.png" for s in SUBJECTS for k in needed}
     for item in found.items:
         original = yaleb.load_image(data, str(item["subject"]), str(item["light"]))
-        assert (protocol._photo(found, item) == original).all()
+        assert (protocol.read_photo(found, item) == original).all()
     truth, known = yaleb.load_truth(bench, "yaleB05"), head("yaleB05")
     assert truth.normals == pytest.approx(known.normals)
     assert truth.gain == pytest.approx(known.gain)

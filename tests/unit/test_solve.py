@@ -78,6 +78,48 @@ NOISE = 0.03
 zero" decides nothing."""
 
 
+def test_a_clipped_pixel_is_a_lower_bound(rng):
+    columns, truth = rng.random((500, 4)), np.array([[1.5], [0.4], [0.8], [0.2]])
+    image = columns @ truth
+    limit = np.quantile(image, 0.7)
+    over, photo = image[:, 0] > limit, np.minimum(image, limit)
+    bounded = solve.robust_nnls(columns, photo, np.ones(500), scale=10.0, iterations=30, clipped=over)
+    equal = solve.robust_nnls(columns, photo, np.ones(500), scale=10.0, iterations=30)
+    # exact: the 70 % that did not clip have no noise, and the truth lies above every bound
+    assert bounded == pytest.approx(truth, abs=1e-5)
+    # taken as values they pull the light down
+    assert equal.sum() < 0.95 * truth.sum()
+
+
+def test_search_finds_the_light_of_a_face_whose_lit_side_clipped():
+    stage = geodesic(2).vertices
+    columns = ball(stage)
+    sun = int(np.argmax(stage @ [0.7, 0.3, 0.64]))
+    image = columns[:, sun] + 0.3 * columns.mean(axis=1) * 4
+    limit = 0.45 * image.max()
+    over = image > limit
+    uniform = columns.sum(axis=1, keepdims=True) * (4 / len(stage))
+    options = {"max_lights": 1, "penalty": 0.15}
+    found, blind = (
+        solve.greedy(columns, uniform, np.minimum(image, limit), np.ones(len(image)), 0.1, stage, clipped=c, **options)
+        for c in (over, None)
+    )
+    assert found.chosen == [sun]
+    # taken as values, the flat clipped half is explained by a light from further round
+    assert blind.chosen != [sun]
+
+
+def test_lights_that_no_pixel_tells_apart_are_drawn_together(rng):
+    column = rng.random((300, 1))
+    columns = np.concatenate([column, column + 1e-3 * rng.random((300, 1))], axis=1)
+    image = column * 2 + 0.02 * rng.normal(size=(300, 1))
+    free = solve.robust_nnls(columns, image, np.ones(300), scale=10.0)
+    drawn = solve.robust_nnls(columns, image, np.ones(300), scale=10.0, pull=0.05, towards=np.ones((2, 1)))
+    # the sum is what the image says either way; the split is noise, or the even one
+    assert [free.sum(), drawn.sum()] == pytest.approx([2, 2], abs=0.05)
+    assert abs(drawn[0, 0] - drawn[1, 0]) < 0.05 < abs(free[0, 0] - free[1, 0])
+
+
 def lit_ball(key: tuple[float, ...], fill: tuple[float, ...], fill_strength: float) -> tuple:
     """Stage directions, columns, noisy image and the two lights of a ball under key, fill and a little ambient."""
     stage = geodesic(2).vertices

@@ -65,24 +65,30 @@ class Head:
 
 
 def head(modes: int = 6, expressions: int = 4, subdivide: int = 0) -> Head:
-    """The skin of the embedded model, welded, with its first modes and some of its expressions.
+    """Skin and eyes of the embedded model, welded, with its first modes and some of its expressions.
 
-    `subdivide` 0: 3,200 vertices; 1: 12,800.
+    `subdivide` 0: 3,488 vertices; 1: 13,810. Lips, brows and irises are painted, as BFM's are.
     """
     model = load_embedded(subdivide)
-    skin = model.weld[model.triangles[model.triangle_part == PARTS.index("skin")]]
-    used, triangles = np.unique(skin, return_inverse=True)
+    shown = np.isin(model.triangle_part, [PARTS.index("skin"), PARTS.index("eyes")])
+    used, triangles = np.unique(model.weld[model.triangles[shown]], return_inverse=True)
+    eyes = np.isin(used, model.weld[model.triangles[model.triangle_part == PARTS.index("eyes")]])
     names = ["jawOpen", "mouthSmileLeft", "mouthSmileRight", "browInnerUp", "mouthPucker", "noseSneerLeft"]
     chosen = [model.expression_names.index(name) for name in names[:expressions]]
     mean = model.mean[used].astype(np.float64)
     height = (mean[:, 1:2] - mean[:, 1].min()) / np.ptp(mean[:, 1])
-    colour = np.array([0.75, 0.58, 0.5]) + np.array([0.1, -0.1, -0.15]) * (height - 0.5)
+    colour = np.array([0.8, 0.62, 0.54]) + np.array([0.05, -0.05, -0.08]) * (height - 0.5)
+    for region, paint in (("lips", [0.7, 0.4, 0.4]), ("brows", [0.3, 0.22, 0.18])):
+        weight = model.regions[region][used, None]
+        colour = (1 - weight) * colour + weight * np.array(paint)
+    iris = np.hypot(np.abs(mean[:, 0]) - np.abs(mean[eyes, 0]).mean(), mean[:, 1] - mean[eyes, 1].mean()) < 6
+    colour[eyes] = np.where(iris[eyes, None], [0.2, 0.13, 0.1], [0.88, 0.85, 0.83])
     darker = np.ones_like(mean) * [-0.08, -0.07, -0.05]
     return Head(
         mean,
         model.identity[:modes][:, used].astype(np.float64),
         triangles.reshape(-1, 3),
-        0.05 * model.expression[chosen[0]][used].astype(np.float64),
+        0.2 * model.expression[chosen[1]][used].astype(np.float64),
         model.expression[chosen][:, used].astype(np.float64),
         colour,
         np.stack([darker, np.sin(mean / 40) * 0.03]),

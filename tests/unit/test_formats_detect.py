@@ -120,16 +120,21 @@ def test_missing_path_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "module"), [("FLAME pickle", "flame"), ("FLAME npz", "flame"), ("GNM Head", "gnm")])
-def test_the_reader_of_the_format_is_called(kind, module, tmp_path, monkeypatch):
+def test_the_reader_of_the_format_is_called_and_its_model_checked(kind, module, tmp_path, monkeypatch):
     path, calls = tmp_path / NAME, []
+    make("BFM 2017/2019", path)
+    raw = detect.read(path)
     make(kind, path)
     name = f"raytrace_face.face.formats.{module}"
     reader = types.ModuleType(name)
-    reader.read = lambda *arguments: calls.append(arguments) or "model"
+    reader.read = lambda *arguments: calls.append(arguments) or raw
     monkeypatch.setitem(sys.modules, name, reader)
     monkeypatch.setattr(sys.modules["raytrace_face.face.formats"], module, reader, raising=False)
-    assert detect.read(path, modes=7) == "model"
+    assert detect.read(path, modes=7) is raw
     assert calls == [(path, None, 7) if module == "flame" else (path, 7)]
+    raw.mean[5, 1] = np.nan
+    with pytest.raises(ModelError, match="mean holds values that are not finite"):
+        detect.read(path)
 
 
 def test_bfm_is_read_with_its_albedo(tmp_path):

@@ -86,7 +86,7 @@ def repository(monkeypatch) -> Iterator[Repository]:
     known = {KNOWN: hashlib.sha256(FILES[KNOWN]).hexdigest()}
     monkeypatch.setattr(download, "known_sha256", lambda: known)
     with Repository() as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield server
         server.shutdown()
@@ -94,7 +94,7 @@ def repository(monkeypatch) -> Iterator[Repository]:
 
 
 def get(home: Path, server: Repository) -> Path:
-    return download.get_ict(home, server.url, f"{server.url}/tree", quiet=True)
+    return download.get_ict(home / "ict", server.url, f"{server.url}/tree", quiet=True)
 
 
 def downloaded(folder: Path) -> dict[str, bytes]:
@@ -103,7 +103,7 @@ def downloaded(folder: Path) -> dict[str, bytes]:
 
 def test_all_that_is_wanted_comes_and_nothing_else(repository, tmp_path):
     folder = get(tmp_path, repository)
-    assert folder == tmp_path / "downloads" / "ict_facekit"
+    assert folder == tmp_path / "ict"
     assert downloaded(folder) == FILES
 
 
@@ -126,7 +126,7 @@ def test_next_call_goes_on_where_this_one_gave_up(repository, tmp_path):
     repository.breaks = download.ATTEMPTS
     with pytest.raises(ModelError, match=r"mesh\.obj broke off 4 times: run the command again, it goes on"):
         get(tmp_path, repository)
-    part = tmp_path / "downloads" / "ict_facekit" / f"{KNOWN}.part"
+    part = tmp_path / "ict" / f"{KNOWN}.part"
     have = part.stat().st_size
     assert 0 < have < len(FILES[KNOWN])
     repository.asked.clear()
@@ -146,7 +146,7 @@ def test_changed_file_is_not_kept(repository, tmp_path):
     repository.files["FaceXModel/identity000.obj"] = bytes(spoiled)
     with pytest.raises(ModelError, match=r"identity000\.obj has git SHA-1 .* instead of .* not kept"):
         get(tmp_path, repository)
-    left = downloaded(tmp_path / "downloads" / "ict_facekit")
+    left = downloaded(tmp_path / "ict")
     assert not any("identity000" in name for name in left)
 
 
@@ -189,7 +189,7 @@ def test_listing_of_something_else_is_refused(repository, tmp_path, monkeypatch)
 
 
 def test_folder_that_cannot_be_written_is_named(repository, tmp_path):
-    (tmp_path / "downloads").write_text("in the way")
+    (tmp_path / "ict").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
         get(tmp_path, repository)
 

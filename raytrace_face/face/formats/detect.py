@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 from raytrace_face.errors import ModelError
-from raytrace_face.face.formats.check import reading
+from raytrace_face.face.formats.check import check_raw, reading
 from raytrace_face.face.formats.raw import RawModel
 
 OWN = "raytrace_face"
@@ -77,11 +77,11 @@ def read(path: Path, albedo: Path | None = None, modes: int = 100) -> RawModel:
     if kind is not None and kind.startswith("FLAME"):
         from raytrace_face.face.formats import flame
 
-        return flame.read(path, albedo, modes)
+        return check_raw(flame.read(path, albedo, modes), path)
     if kind == "GNM Head":
         from raytrace_face.face.formats import gnm
 
-        return gnm.read(path, modes)
+        return check_raw(gnm.read(path, modes), path)
     if kind == "ICT-FaceKit":
         from raytrace_face.face.formats import ict
 

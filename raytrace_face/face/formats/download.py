@@ -50,24 +50,23 @@ class Published:
     """Known to this program; None: only the repository vouches for it."""
 
 
-def get_ict(home: Path, url: str = URL, listing: str = LISTING, quiet: bool = False) -> Path:
-    """Download ICT-FaceKit Light (400 MB, MIT licence) to `home`/downloads/ict_facekit, or go on with it.
+def get_ict(folder: Path, url: str = URL, listing: str = LISTING, quiet: bool = False) -> Path:
+    """Download ICT-FaceKit Light (400 MB, MIT licence), or go on with it.
 
     Args:
-        home: the user's data folder.
+        folder: where to; made if it does not exist.
         url: where the files of the commit lie.
         listing: the commit's git tree, recursive, as GitHub's API gives it.
         quiet: no progress bar.
 
     Returns:
-        the folder, as `ict.read` takes it.
+        `folder`, as `ict.read` takes it.
 
     Raises:
         ModelError: offline, the server refuses, or a file differs from what was published. What came stays, and the
             next call goes on from there.
         OutputError: the folder cannot be written.
     """
-    folder = home / "downloads" / "ict_facekit"
     files = published(listing)
     total = sum(file.size for file in files)
     with tqdm(total=total, unit="B", unit_scale=True, desc="ICT-FaceKit", disable=quiet, leave=False) as bar:

@@ -86,9 +86,11 @@ def arkit_name(name: str) -> str:
 def read(path: Path, modes: int = MODES) -> RawModel:
     """Read the folder `FaceXModel`, or the folder that it lies in.
 
+    Identity modes keep their published order: their variance falls but for 14 neighbours that differ by up to 11 %.
+
     Args:
         path: the folder.
-        modes: identity modes to keep, from the first; fit time grows with them.
+        modes: identity modes to keep, from the first; fit time grows with them, and 50 hold 99 % of the variance.
 
     Raises:
         ModelError: a file is missing, cut off, of another mesh, or holds no identity mode.

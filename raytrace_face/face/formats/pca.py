@@ -107,7 +107,7 @@ def srgb_slope(encoded: NDArray[np.floating]) -> NDArray[np.float64]:
     """Derivative of linear light by the sRGB code (IEC 61966-2-1), of codes in [0, 1].
 
     >>> [float(slope.round(4)) for slope in srgb_slope(np.array([0.0, 0.5, 1.0]))]
-    [0.0774, 0.9292, 2.2749]
+    [0.0774, 0.9256, 2.2749]
     """
     code = np.asarray(encoded, np.float64)
     return np.where(code <= 0.04045, 1 / 12.92, 2.4 / 1.055 * ((code + 0.055) / 1.055) ** 1.4)

@@ -15,7 +15,7 @@ import numpy as np
 
 from raytrace_face.errors import ModelError
 from raytrace_face.face.formats.check import check_raw, reading, sha256
-from raytrace_face.face.formats.pca import ALBEDO_RANGE, Pca, deviations, principal
+from raytrace_face.face.formats.pca import ALBEDO_RANGE, Pca, deviations, principal, stored
 from raytrace_face.face.formats.raw import RawModel
 from raytrace_face.face.model import AlbedoBasis
 
@@ -34,10 +34,7 @@ def read(path: Path, modes: int) -> dict[str, Pca]:
         ModelError: the file is damaged, or its groups do not fit together.
     """
     with reading(path, "an AlbedoMM file"), h5py.File(path) as file:
-        arrays = {
-            group: [np.asarray(file[f"{group}/model/{key}"]) for key in ("mean", "pcaBasis", "pcaVariance")]
-            for group in GROUPS
-        }
+        arrays = {group: stored(file, group) for group in GROUPS}
     found = {
         group: principal(mean, basis, deviations(variance, path, group), modes, 1.0, path, group)
         for group, (mean, basis, variance) in arrays.items()

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from raytrace_face.errors import ModelError
 from raytrace_face.face.formats import albedomm
 from raytrace_face.face.formats.check import check_raw, check_triangles, expect, outward, reading, sha256
-from raytrace_face.face.formats.pca import deviations, linear_albedo, principal
+from raytrace_face.face.formats.pca import dataset, deviations, linear_albedo, principal, stored
 from raytrace_face.face.formats.raw import RawModel
 
 MODES = 100
@@ -103,7 +103,7 @@ def _variables(path: Path, names: tuple[str, ...]) -> Mapping[str, NDArray[Any]]
     with reading(path, "a Basel Face Model of 2009"):
         if h5py.is_hdf5(path):
             with h5py.File(path) as file:
-                return {name: np.asarray(file[name]).T for name in names}
+                return {name: dataset(file, name).T for name in names}
         from scipy.io import loadmat
 
         values = loadmat(path, variable_names=names)
@@ -112,18 +112,15 @@ def _variables(path: Path, names: tuple[str, ...]) -> Mapping[str, NDArray[Any]]
 
 def _read_statismo(path: Path, modes: int) -> RawModel:
     with reading(path, "a Basel Face Model of 2017 or 2019"), h5py.File(path) as file:
-        groups = {name: _model(file, name) for name in ("shape", "expression", "color") if name in file}
-        cells, points = (np.asarray(file[f"shape/representer/{name}"]) for name in ("cells", "points"))
-        built = _text(file["shape/modelinfo/build-time"]) if "shape/modelinfo/build-time" in file else ""
-        landmarks = _text(file["metadata/landmarks/json"]) if "metadata/landmarks/json" in file else "[]"
-    if "shape" not in groups:
-        raise ModelError(f"{path.name!r} has no group 'shape': it is no Basel Face Model")
+        groups = {"shape": stored(file, "shape")}
+        groups |= {name: stored(file, name) for name in ("expression", "color") if name in file}
+        cells, points = (dataset(file, f"shape/representer/{name}") for name in ("cells", "points"))
+        built, landmarks = _text(file, "shape/modelinfo/build-time"), _text(file, "metadata/landmarks/json")
     parts = {
         name: principal(mean, basis, deviations(variance, path, name), modes, 1.0, path, name)
         for name, (mean, basis, variance) in groups.items()
     }
-    shape, expression, colour = (parts.get(name) for name in ("shape", "expression", "color"))
-    assert shape is not None
+    shape, expression, colour = parts["shape"], parts.get("expression"), parts.get("color")
     count = len(shape.mean)
     for name, part in parts.items():
         expect(part.mean, (count, 3), path, f"{name} mean")
@@ -159,14 +156,14 @@ def _read_statismo(path: Path, modes: int) -> RawModel:
     )
 
 
-def _model(file: h5py.File, name: str) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    return tuple(np.asarray(file[f"{name}/model/{key}"]) for key in ("mean", "pcaBasis", "pcaVariance"))  # type: ignore[return-value]
-
-
-def _text(dataset: h5py.Dataset) -> str:
-    """A string of Statismo, with or without its closing zero."""
-    value = dataset[()]
-    raw = value if isinstance(value, bytes) else np.asarray(value).tobytes()
+def _text(file: h5py.File, name: str) -> str:
+    """A string that may be there, with or without the closing zero of C++; "" if not."""
+    if name not in file:
+        return ""
+    value = file[name][()]
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        value = value.flat[0]
+    raw = value.encode() if isinstance(value, str) else np.asarray(value).tobytes()
     return raw.decode("utf-8", errors="replace").rstrip("\0")
 
 
@@ -183,11 +180,13 @@ def _triangles(triangles: NDArray[Any], mean: NDArray[np.float64], path: Path) -
 
 def _check_axes(landmarks: str, path: Path) -> None:
     """Named landmarks tell left from right and up from down: a file turned by an exporter would fit mirrored heads."""
-    with reading(path, "a Basel Face Model of 2017 or 2019"):
+    try:
         points = {str(mark["id"]): np.array(mark["coordinates"], np.float64) for mark in json.loads(landmarks)}
+    except (ValueError, KeyError, TypeError):
+        return  # landmarks are no part of the model: without them there is nothing to check
 
-    def middle(*words: str) -> NDArray[np.float64] | None:
-        found = [point for name, point in points.items() if name.startswith(words)]
+    def middle(start: str) -> NDArray[np.float64] | None:
+        found = [point for name, point in points.items() if name.startswith(start)]
         return np.mean(found, axis=0) if found else None
 
     rules = (

@@ -42,6 +42,23 @@ class Pca:
         return (f"{len(self.modes)} of {self.found} {noun} modes are kept ({100 * self.share:.1f} % of the variance)",)
 
 
+def stored(file: Any, name: str) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Mean, basis and variances of a model in an open HDF5 file of Statismo.
+
+    Raises:
+        KeyError: one of them is missing; its name.
+    """
+    mean, basis, variance = (dataset(file, f"{name}/model/{key}") for key in ("mean", "pcaBasis", "pcaVariance"))
+    return mean, basis, variance
+
+
+def dataset(file: Any, name: str) -> NDArray[Any]:
+    """An array of an open HDF5 file; KeyError with its name if it is missing, which HDF5 says less plainly."""
+    if name not in file:
+        raise KeyError(name)
+    return np.asarray(file[name])
+
+
 def principal(
     mean: NDArray[Any], basis: NDArray[Any], sigma: NDArray[Any], keep: int, scale: float, path: Path, name: str
 ) -> Pca:

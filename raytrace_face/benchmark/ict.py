@@ -13,17 +13,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from raytrace_face.errors import InputError
+from raytrace_face.errors import InputError, ModelError
+from raytrace_face.face.formats.ict import (
+    EYES,
+    LAST,
+    LAYOUT,
+    NARROW,
+    NEUTRAL,
+    PACKED,
+    read_packed,
+    topology,
+    triangle_parts,
+)
 from raytrace_face.face.model import PARTS, FaceModel
 from raytrace_face.types import Array
 
-NARROW = 6706
-"""The first vertices are the face from forehead to chin: what is scored."""
-FACE = 9409
-BOUNDS = (("mouth", 11248), ("teeth", 17039), ("eyes", 21451))
-"""Part and its first vertex; skin comes before. Eye sockets and gums count as mouth."""
-LAST = 24591
-"""Lashes, lacrimal fluid and other shells from here on are hidden."""
 AXIS_Z_MM = -40.0
 """Axis of the cylinder of the skin's projection."""
 SKIN_TOP = 0.8
@@ -40,18 +44,6 @@ class IctHead:
     """(68,) vertices of the iBUG landmarks."""
 
 
-def arkit_name(name: str) -> str:
-    """ARKit's name of an ICT expression; those that ARKit does not split in two lose their side.
-
-    >>> arkit_name("mouthSmile_L"), arkit_name("browInnerUp_R"), arkit_name("jawOpen")
-    ('mouthSmileLeft', 'browInnerUp', 'jawOpen')
-    """
-    base, _, side = name.partition("_")
-    if base in ("browInnerUp", "cheekPuff"):
-        return base
-    return base + {"": "", "L": "Left", "R": "Right"}[side]
-
-
 def load_ict(folder: Path) -> IctHead:
     """Read `ict_all_modes.npz` and the topology beside it.
 
@@ -59,20 +51,18 @@ def load_ict(folder: Path) -> IctHead:
         InputError: a file is missing, or not what it should be.
     """
     try:
-        with np.load(folder / "ict_all_modes.npz", allow_pickle=False) as z:
-            mean, modes, expression = (z[k].astype(np.float32)[..., :LAST, :] * 10 for k in ("mean", "id", "expr"))
-            names = tuple(str(n) for n in z["expr_names"])
-        triangles = _triangles(folder / "FaceXModel" / "generic_neutral_mesh.obj")
-        layout = json.loads((folder / "FaceXModel" / "vertex_indices.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError) as error:
+        modes = read_packed(folder / PACKED)
+        mesh = topology(folder / "FaceXModel" / NEUTRAL)
+        layout = json.loads((folder / "FaceXModel" / LAYOUT).read_text(encoding="utf-8"))
+        landmarks = np.array(layout["idx_to_landmark_verts"])
+    except (OSError, ValueError, KeyError, ModelError) as error:
         raise InputError(
             f"{str(folder)!r} is no ICT-FaceKit folder ({error}): it needs ict_all_modes.npz (mean, id, expr, "
             "expr_names; cm) and FaceXModel/{generic_neutral_mesh.obj,vertex_indices.json}"
         ) from error
-    mean = mean - mean[BOUNDS[2][1] :].mean(axis=0)
-    part = np.zeros(len(triangles), np.uint8)
-    for name, first in BOUNDS:
-        part[triangles.min(axis=1) >= first] = PARTS.index(name)
+    triangles = mesh.triangles[mesh.triangles.max(axis=1) < LAST].astype(np.int32)
+    mean = modes.mean[:LAST] - modes.mean[EYES:LAST].mean(axis=0)
+    part = triangle_parts(triangles)
     uv = atlas(mean)
     part[part == PARTS.index("eyes")] = 0  # painted, so that eyes have an iris
     own = np.arange(LAST, dtype=np.int32)
@@ -80,9 +70,9 @@ def load_ict(folder: Path) -> IctHead:
     model = FaceModel(
         name="ICT-FaceKit",
         mean=mean,
-        identity=modes,
-        expression=expression,
-        expression_names=names,
+        identity=np.ascontiguousarray(modes.identity[:, :LAST]),
+        expression=np.ascontiguousarray(modes.expression[:, :LAST]),
+        expression_names=modes.names,
         triangles=triangles,
         triangle_part=part,
         uv=uv,
@@ -96,18 +86,7 @@ def load_ict(folder: Path) -> IctHead:
         licence="MIT",
         provenance={},
     )
-    return IctHead(model, np.array(layout["idx_to_landmark_verts"]))
-
-
-def _triangles(path: Path) -> NDArray[np.int32]:
-    found = []
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("f "):
-                corners = [int(word.partition("/")[0]) - 1 for word in line.split()[1:]]
-                if max(corners) < LAST:
-                    found += [[corners[0], corners[k], corners[k + 1]] for k in range(1, len(corners) - 1)]
-    return np.array(found, np.int32)
+    return IctHead(model, landmarks)
 
 
 def atlas(mean: Array) -> Array:
@@ -115,7 +94,7 @@ def atlas(mean: Array) -> Array:
     angle = np.arctan2(mean[:, 0], mean[:, 2] - AXIS_Z_MM)
     low, high = mean[:, 1].min(), mean[:, 1].max()
     uv = np.stack([0.5 + angle / (2 * np.pi), SKIN_TOP * (mean[:, 1] - low) / (high - low)], axis=1)
-    eyes = np.arange(len(mean)) >= BOUNDS[2][1]
+    eyes = np.arange(len(mean)) >= EYES
     for side, middle in ((mean[:, 0] < 0, 0.1), (mean[:, 0] >= 0, 0.3)):
         here = eyes & side
         centre = (mean[here].min(0) + mean[here].max(0)) / 2

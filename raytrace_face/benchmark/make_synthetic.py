@@ -20,11 +20,12 @@ from scipy.ndimage import gaussian_filter, median_filter, zoom
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from raytrace_face.benchmark.ict import HELD_OUT, NARROW, IctHead, arkit_name, load_ict
+from raytrace_face.benchmark.ict import HELD_OUT, NARROW, IctHead, load_ict
 from raytrace_face.benchmark.paint import Skin, paint
 from raytrace_face.benchmark.spec import Item, write
 from raytrace_face.capture.colour import encode_u8, luminance
 from raytrace_face.errors import InputError
+from raytrace_face.face.formats.ict import arkit_name
 from raytrace_face.face.mesh import rigid_fit
 from raytrace_face.measure import light
 from raytrace_face.output import new_folder

@@ -22,8 +22,8 @@ from scipy.interpolate import CubicSpline
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
-from raytrace_face.errors import ModelError
 from raytrace_face.face.embedded.makehuman import Head
+from raytrace_face.face.formats.ict import EYES, FACE, HEAD, LAST, NEUTRAL, PACKED, read_packed, topology
 from raytrace_face.face.mesh import (
     Floats,
     Index,
@@ -37,8 +37,7 @@ from raytrace_face.face.mesh import (
 )
 from raytrace_face.face.model import PARTS
 
-FACE_END, HEAD_END = 9409, 11248
-EYEBALLS = slice(21451, 24591)
+EYEBALLS = slice(EYES, LAST)
 LANDMARKS = {
     "eye_left": (3732, 3725, 3721, 3756, 3751, 3742),
     "eye_right": (1537, 1542, 1507, 1518, 1511, 1528),
@@ -70,15 +69,9 @@ class Ict:
 
 def read_ict(folder: Path) -> Ict:
     """Read `ict_all_modes.npz` (mean, id; cm) and the faces of `FaceXModel/generic_neutral_mesh.obj`."""
-    try:
-        with np.load(folder / "ict_all_modes.npz", allow_pickle=False) as data:
-            mean, modes = data["mean"] * 10.0, data["id"].astype(np.float64) * 10.0
-        lines = (folder / "FaceXModel" / "generic_neutral_mesh.obj").read_text().splitlines()
-    except (OSError, KeyError, ValueError) as error:
-        raise ModelError(f"{folder} holds no ICT-FaceKit statistics ({error}): see face_model.md") from error
-    faces = [[int(c.split("/")[0]) - 1 for c in line.split()[1:]] for line in lines if line.startswith("f ")]
-    triangles = np.array([[f[0], f[k], f[k + 1]] for f in faces for k in range(1, len(f) - 1)])
-    return Ict(mean.astype(np.float64), modes, triangles[(triangles < HEAD_END).all(1)])
+    packed, triangles = read_packed(folder / PACKED), topology(folder / "FaceXModel" / NEUTRAL).triangles
+    face_and_head = triangles[(triangles < HEAD).all(1)]
+    return Ict(packed.mean.astype(np.float64), packed.identity.astype(np.float64), face_and_head)
 
 
 def _closed_curve(points: Floats, samples: int = 200) -> Floats:
@@ -164,7 +157,7 @@ class Registrar:
         centre_normals = normals[corner].mean(1)
         points = np.concatenate([target[used], centres])
         point_normals = np.concatenate([normals[used], centre_normals])
-        in_face = np.concatenate([used < FACE_END, (corner < FACE_END).all(1)])
+        in_face = np.concatenate([used < FACE, (corner < FACE).all(1)])
         own = vertex_normals(fine, self.triangles)
         # Normals take part in the distance so that lips and nostrils do not match across the gap.
         stretch = 6.0
@@ -283,7 +276,7 @@ class Registrar:
         blend /= blend.sum(1, keepdims=True)
         field = np.einsum("vk,mvkd->mvd", blend, modes[:, used[index]])
         near = (distance[:, 0] < 8) & ((own * normals[used[index[:, 0]]]).sum(1) > 0.3)
-        face = np.where(near & (used[index[:, 0]] < FACE_END), self.face, 0)
+        face = np.where(near & (used[index[:, 0]] < FACE), self.face, 0)
         skull = np.where(near, 0.05 * self.skull, 0)
         area = vertex_areas(fine, self.triangles)
         weight = np.maximum(face, skull) * area

@@ -52,10 +52,12 @@ def test_a_root_turn_on_top_of_a_pose_keeps_all_distances():
 
 
 def test_an_arm_of_two_bones_bends_as_drawn_on_paper():
-    # Shoulder at 0, elbow at (1, 0, 0), hand at (2, 0, 0). Both turn by 90 degrees about z: the upper arm points up, the
-    # forearm back: the elbow goes to (0, 1, 0), the hand to (-1, 1, 0). A vertex that belongs half to each bone and sits
-    # at the elbow stays there, whatever its weights are.
-    skeleton = Skeleton(np.array([[0.0, 0, 0], [1, 0, 0]]), (-1, 0), np.array([[1.0, 0], [0, 1], [0.5, 0.5], [0.5, 0.5]]))
+    # Shoulder at 0, elbow at (1, 0, 0), hand at (2, 0, 0). Both turn by 90 degrees about z: the upper arm points up and
+    # the forearm back, so the elbow goes to (0, 1, 0) and the hand to (-1, 1, 0). A vertex at the elbow goes with it,
+    # whatever its weights are.
+    skeleton = Skeleton(
+        np.array([[0.0, 0, 0], [1, 0, 0]]), (-1, 0), np.array([[1.0, 0], [0, 1], [0.5, 0.5], [0.5, 0.5]])
+    )
     vertices = np.array([[0.5, 0, 0], [2, 0, 0], [1, 0, 0], [2, 0, 0]])
     right_angle = np.array([[0, 0, np.pi / 2]] * 2)
     # The last vertex is the mean of what either bone makes of it: (0, 2, 0) by the upper arm and (-1, 1, 0).
@@ -87,7 +89,9 @@ def test_correctives_answer_to_the_rows_of_r_minus_identity():
     expected = [[np.sin(angle), -10 * np.sin(angle), 10 * np.cos(angle)]]
     np.testing.assert_allclose(posed(vertices, skeleton, pose), expected, atol=1e-12)
     feature = pose_feature(rodrigues(np.array([angle, 0, 0]))[None])
-    np.testing.assert_allclose(feature, [0, 0, 0, 0, np.cos(angle) - 1, -np.sin(angle), 0, np.sin(angle), np.cos(angle) - 1])
+    np.testing.assert_allclose(
+        feature, [0, 0, 0, 0, np.cos(angle) - 1, -np.sin(angle), 0, np.sin(angle), np.cos(angle) - 1]
+    )
 
 
 def test_correctives_of_all_joints_include_the_root():

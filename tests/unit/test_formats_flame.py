@@ -84,7 +84,7 @@ def test_joints_give_the_units_their_names_say(raw, head):
     pupil = head.eye(1)[np.argmax(head.vertices[head.eye(1), 2])]
     assert move["eyeLookUpLeft"][pupil, 1] > 4
     assert move["eyeLookOutLeft"][pupil, 0] > 4
-    assert not move["eyeLookUpRight"][pupil].any()
+    assert np.abs(move["eyeLookUpRight"][pupil]).max() < 1e-6
 
 
 def test_a_unit_is_the_skinned_pose_with_its_correctives(raw, head):
@@ -103,13 +103,13 @@ def test_a_unit_is_the_skinned_pose_with_its_correctives(raw, head):
 
 
 def test_what_straight_lines_lose_is_said_with_its_number(raw, head):
-    # The docstring promises up to 2 mm at the chin and 0.4 mm at the eyes.
+    # The docstring promises up to 2 mm at the chin and 0.4 mm at eyes of 12 mm; the embedded model's have 15 mm.
     places = 1000 * head.joints()
     skeleton = Skeleton(places, flame.PARENTS, head.weights())
     roles = {joints.JAW: 2, joints.LEFT_EYE: 3, joints.RIGHT_EYE: 4}
     errors = joints.chord_error_mm(1000 * head.vertices, skeleton, roles)
     assert 1.5 < errors["jawOpen"] < 2.5
-    assert 0.3 < errors["eyeLookInLeft"] < 0.5
+    assert 0.3 < errors["eyeLookInLeft"] < 0.6
     assert any("half-way" in limit and "jawOpen" in limit for limit in raw.limits)
 
 
@@ -162,7 +162,7 @@ WRONG = {
     "weights of four joints": ("weights", lambda a: a[:, :4], "weights has shape"),
     "weights that sum to two": ("weights", lambda a: 2 * a, "do not sum to one"),
     "correctives of the root too": ("posedirs", lambda a: np.concatenate([a, a[..., :9]], 2), "posedirs has shape"),
-    "another tree": ("kintree_table", lambda a: a[:, [0, 1, 2, 2, 4]], "unknown joints"),
+    "another tree": ("kintree_table", lambda a: a - [[0, 0, 0, 0, 1], [0] * 5], "unknown joints"),
     "no tree": ("kintree_table", lambda a: None, "unknown joints"),
     "regressor of another mesh": ("J_regressor", lambda a: a[:, :-1], "J_regressor has shape"),
     "text for numbers": ("weights", lambda a: "none", "weights has shape"),
@@ -205,7 +205,9 @@ def coloured(flame_path, head, tmp_path_factory):
 def test_albedo_is_the_texture_at_the_vertices(coloured):
     # The miniature's red is 0.4 + 0.1 v and its specular 0.1 + 0.1 u, linear: bilinear sampling must give them back
     # where a vertex has one texture vertex and lies half a texel inside the picture and above its black foot.
-    single = np.bincount(np.unique(np.stack([coloured.triangles.ravel(), coloured.uv_triangles.ravel()], 1), axis=0)[:, 0])
+    single = np.bincount(
+        np.unique(np.stack([coloured.triangles.ravel(), coloured.uv_triangles.ravel()], 1), axis=0)[:, 0]
+    )
     vertex, corner = coloured.triangles.ravel(), coloured.uv_triangles.ravel()
     u, v = coloured.uv[corner].T
     safe = (single[vertex] == 1) & (v > 0.15) & (v < 0.98) & (u > 0.02) & (u < 0.98)
@@ -216,7 +218,9 @@ def test_albedo_is_the_texture_at_the_vertices(coloured):
     np.testing.assert_allclose(diffuse[:, 2], 0.2 + 0.05 * u[safe], atol=1e-5)
     np.testing.assert_allclose(specular, np.repeat(0.1 + 0.1 * u[safe, None], 3, 1), atol=1e-5)
     # Mode 2 varies as cos(2 pi u) / 11, and its red is the file's last channel.
-    np.testing.assert_allclose(coloured.albedo.diffuse_modes[1, vertex[safe], 0], np.cos(2 * np.pi * u[safe]) / 11, atol=1e-3)
+    np.testing.assert_allclose(
+        coloured.albedo.diffuse_modes[1, vertex[safe], 0], np.cos(2 * np.pi * u[safe]) / 11, atol=1e-3
+    )
     assert coloured.albedo.specular_modes.shape == (6, len(coloured.mean), 3)
 
 

@@ -27,7 +27,7 @@ def read_npz(path: str | Path, wanted: Collection[str]) -> dict[str, NDArray]:
         ModelError: the file or one of these members cannot be read.
     """
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
             names = [name for name in data.files if name in wanted]
             return {name: data[name] for name in names}
     except ValueError as error:
@@ -70,7 +70,9 @@ class ModelArrays:
         if values.dtype.kind not in "iu":
             raise ModelError(f"{self.path}: {name} has type {values.dtype}, expected whole numbers")
         if values.size and (values.min() < lowest or values.max() >= self.sizes[below]):
-            raise ModelError(f"{self.path}: {name} points outside [{lowest}, {self.sizes[below]}): it belongs to another mesh")
+            raise ModelError(
+                f"{self.path}: {name} points outside [{lowest}, {self.sizes[below]}): it belongs to another mesh"
+            )
         return values.astype(np.int32)
 
     def names(self, name: str, *shape: int | str) -> tuple[str, ...]:

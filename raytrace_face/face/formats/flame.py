@@ -140,7 +140,9 @@ def _parts(path: Path, mean: NDArray[np.floating], triangles: NDArray[np.int32])
     balls = pieces[sizes < sizes.max()]
     middle = [mean[piece == ball, 0].mean() for ball in balls]
     if len(pieces) != 3 or len(balls) != 2 or middle[0] * middle[1] >= 0:
-        raise ModelError(f"{path}: the mesh has {len(pieces)} pieces; FLAME's has 3: a head and an eyeball on each side")
+        raise ModelError(
+            f"{path}: the mesh has {len(pieces)} pieces; FLAME's has 3: a head and an eyeball on each side"
+        )
     return np.where(np.isin(piece[triangles[:, 0]], balls), PARTS.index("eyes"), PARTS.index("skin")).astype(np.uint8)
 
 
@@ -150,10 +152,7 @@ def _skeleton(file: ModelArrays, mean: NDArray[np.floating]) -> Skeleton:
     parents = tuple(int(p) if 0 <= p < len(PARENTS) else -1 for p in tree[0]) if tree.ndim == 2 and len(tree) else ()
     if parents != PARENTS:
         raise ModelError(f"{file.path}: kintree_table has the parents {parents}, FLAME has {PARENTS}: unknown joints")
-    if file.has("J_regressor"):
-        places = file.floats("J_regressor", 5, "V") @ mean
-    else:
-        places = file.floats("J", 5, 3) * _M
+    places = file.floats("J_regressor", 5, "V") @ mean if file.has("J_regressor") else file.floats("J", 5, 3) * _M
     weights = file.floats("weights", "V", 5)
     if np.abs(weights.sum(axis=1) - 1).max() > 1e-3:
         raise ModelError(f"{file.path}: weights of a vertex do not sum to one: the file is damaged")

@@ -108,17 +108,19 @@ def sample_albedo(
     """
     height, width = texture.mean.shape[:2]
     matrix = _sampler(uv, uv_triangles, triangles, len(points), height, width)
+    matrix = matrix @ sparse.diags((texture.mean.max(axis=2).ravel() > _BLACK).astype(float))
+    cover = np.asarray(matrix.sum(axis=1)).ravel()
+    matrix = sparse.diags(1 / np.maximum(cover, 1e-9)) @ matrix  # background beside the face does not darken its rim
+    bare = cover < 0.5
 
     def at(image: NDArray[np.floating]) -> Array:
         flat = image.reshape(height * width, -1)
         return np.asarray(matrix.astype(flat.dtype) @ flat, np.float32).reshape(len(points), *image.shape[2:])
 
-    mean = at(texture.mean)
-    bare = mean.max(axis=1) <= _BLACK
     source = np.arange(len(points))
     source[bare] = np.flatnonzero(~bare)[cKDTree(points[~bare]).query(points[bare])[1]]
     basis = AlbedoBasis(
-        diffuse=mean[source].clip(0.001, 0.999),
+        diffuse=at(texture.mean)[source].clip(0.001, 0.999),
         diffuse_modes=np.ascontiguousarray(at(texture.modes)[source].transpose(2, 0, 1)),
         specular=at(texture.specular)[source].clip(0, None),
         specular_modes=np.ascontiguousarray(at(texture.specular_modes)[source].transpose(2, 0, 1)),

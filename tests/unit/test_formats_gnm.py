@@ -58,7 +58,7 @@ def test_eyes_turn_and_the_jaw_has_no_joint(raw, head):
     move = dict(zip(raw.expression_names, raw.expression, strict=True))
     assert move["eyeLookOutRight"][pupil, 0] < -4
     assert move["eyeLookUpRight"][pupil, 1] > 4
-    assert not move["eyeLookUpRight"][head.of("skin")].any()
+    assert np.abs(move["eyeLookUpRight"][head.of("skin")]).max() < 1e-6
 
 
 def test_a_jaw_joint_is_used_where_there_is_one(head, tmp_path):

@@ -1,6 +1,6 @@
 """GNM Head 3.0 (Google 2026, Apache-2.0): `gnm_head.npz`.
 
-Written after its documentation and published loaders; no file was seen, so whatever does not fit them is refused by name.
+Written after its documentation and published loaders; no file was seen, so what does not fit them is refused by name.
 `template_vertex_positions` (V, 3) m, `vertex_identity_basis` (I, V, 3) and `expression_basis` (E, V, 3) m per standard
 deviation, `triangles` (F, 3), `triangle_uvs` (F, 3, 2), `template_joint_positions` (J, 3), `joint_names` (neck, head,
 left_eye, right_eye), `joint_parent_indices` (J,), `skinning_weights` (J, V), `pose_correctives_regressor` (9 J, 3 V),

@@ -6,9 +6,11 @@ import hashlib
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from raytrace_face.errors import ModelError
 from raytrace_face.face.formats import flame, joints
+from raytrace_face.face.formats.flame_albedo import read_texture, sample_albedo
 from raytrace_face.face.formats.skinning import Skeleton, posed
 from raytrace_face.face.formats.subdivide import split, subdivide
 from raytrace_face.face.mesh import edges_of, triangle_normals, vertex_areas
@@ -141,10 +143,6 @@ def test_a_sigma_is_a_sigma(balls, tmp_path):
     assert "3 of 300 identity modes are read" in raw.limits
 
 
-def changed(key):
-    return lambda head, value: {key: value(flame_arrays(head)[key])}
-
-
 def with_nan(array):
     array = np.array(array, float)
     array.flat[7] = np.nan
@@ -163,7 +161,9 @@ WRONG = {
     "weights that sum to two": ("weights", lambda a: 2 * a, "do not sum to one"),
     "correctives of the root too": ("posedirs", lambda a: np.concatenate([a, a[..., :9]], 2), "posedirs has shape"),
     "another tree": ("kintree_table", lambda a: a - [[0, 0, 0, 0, 1], [0] * 5], "unknown joints"),
-    "no tree": ("kintree_table", lambda a: None, "unknown joints"),
+    "no tree": ("kintree_table", lambda a: None, "lacks the array 'kintree_table'"),
+    "no triangles": ("f", lambda a: a[:0], "f is empty"),
+    "bomb of zeros": ("v_template", lambda a: sparse.csc_matrix((2**30, 3)), "csc_matrix of shape"),
     "regressor of another mesh": ("J_regressor", lambda a: a[:, :-1], "J_regressor has shape"),
     "text for numbers": ("weights", lambda a: "none", "weights has shape"),
 }
@@ -191,6 +191,8 @@ def test_truncated_files_are_refused(balls, tmp_path):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         with pytest.raises(ModelError, match=name):
             flame.read(path)
+    with pytest.raises(ModelError, match="cannot be read"):
+        flame.read(tmp_path / "absent.npz")
 
 
 # --- albedo -------------------------------------------------------------------------------------------------------
@@ -233,15 +235,14 @@ def test_vertices_outside_the_texture_take_their_neighbours_albedo(coloured):
 
 def test_a_vertex_on_a_seam_takes_the_mean_of_both_sides(tmp_path):
     # Two triangles that share an edge in space but not in the chart; one lies in a white half, the other in a grey one.
-    from raytrace_face.face.formats.flame_albedo import AlbedoTexture, sample_albedo
-
     mean = np.full((8, 8, 3), 0.8)
     mean[:, 4:] = 0.2
-    texture = AlbedoTexture(mean, mean[..., None], mean, mean[..., None], None, None)
     uv = np.array([[0.1, 0.1], [0.3, 0.1], [0.1, 0.3], [0.9, 0.9], [0.7, 0.9], [0.9, 0.7]], np.float32)
-    basis, bare = sample_albedo(
-        texture, uv, np.array([[0, 1, 2], [3, 4, 5]]), np.array([[0, 1, 2], [3, 2, 1]]), np.eye(4, 3, dtype=np.float32)
-    )
+    chart, triangles = np.array([[0, 1, 2], [3, 4, 5]]), np.array([[0, 1, 2], [3, 2, 1]])
+    path, modes = tmp_path / "albedo.npz", mean[..., None]
+    np.savez(path, MU=mean, PC=modes, specMU=mean, specPC=modes, vt=uv, ft=chart)
+    points = np.eye(4, 3, dtype=np.float32)
+    basis, bare = sample_albedo(read_texture(path, triangles), uv, chart, triangles, points)
     np.testing.assert_allclose(basis.diffuse[:, 0], [0.8, 0.5, 0.5, 0.2], atol=1e-6)
     assert bare == 0
 
@@ -287,7 +288,7 @@ def test_texture_coordinates_of_the_model_s_own_file_are_kept(balls, tmp_path):
     assert raw.albedo is None
     np.testing.assert_allclose(raw.uv[: len(balls.uv)], balls.uv, atol=1e-6)
     assert flame.read(write_flame_npz(tmp_path / "b.npz", balls)).uv is None
-    with pytest.raises(ModelError, match="not its texture"):
+    with pytest.raises(ModelError, match="ft has shape"):
         flame.read(write_flame_npz(tmp_path / "c.npz", balls, vt=balls.uv, ft=balls.uv_triangles[1:]))
 
 

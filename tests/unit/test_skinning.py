@@ -117,7 +117,7 @@ def test_units_move_jaw_and_pupils_where_their_names_say():
     move = dict(zip(names, moves, strict=True))
     chin, left, right = 0, 1, 2
     assert move["jawOpen"][chin, 1] == pytest.approx(-100 * np.sin(np.radians(22.5)))
-    assert move["jawLeft"][chin, 0] == pytest.approx(100 * np.sin(np.radians(6)))  # x runs to the face's own left
+    assert move["jawLeft"][chin, 0] == pytest.approx(100 * np.sin(np.radians(4.5)))  # x runs to the face's own left
     assert move["jawRight"][chin, 0] == -move["jawLeft"][chin, 0]
     for side, eye, outwards in (("Left", left, 1), ("Right", right, -1)):
         assert move[f"eyeLookUp{side}"][eye, 1] == pytest.approx(6)  # 12 sin 30 degrees

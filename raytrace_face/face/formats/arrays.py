@@ -90,5 +90,7 @@ class ModelArrays:
         if not fits:
             said = ", ".join(str(n) for n in expected)
             raise ModelError(f"{self.path}: {name} has shape {found}, expected ({said})")
+        if 0 in found:
+            raise ModelError(f"{self.path}: {name} is empty: the file is damaged")
         self.sizes.update({n: size for n, size in zip(shape, found, strict=True) if isinstance(n, str)})
         return values.toarray() if sparse.issparse(values) else np.asarray(values)

@@ -8,7 +8,6 @@ not say which one it is. y is up, z forward, x to the face's own left.
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ def read(path: str | Path, albedo: str | Path | None = None, modes: int = 100) -
 
     The expressions with ARKit names are those of the joints: jawOpen, jawLeft, jawRight and eight eyeLook units, each
     the straight line to the skinned pose with its correctives. `joints` says which turn weight 1 is; half-way, the
-    line lies inside the arc by up to 2 mm at the chin and 0.4 mm at the eyes (`limits` gives the model's own numbers).
+    line lies inside the arc by about 2 mm at the chin and 0.4 mm at the eyes (`limits` gives the model's own numbers).
 
     Args:
         path: FLAME's pickle (as Python 2 wrote it, read by `unpickle`, never run) or an npz of the same arrays.
@@ -77,7 +76,7 @@ def read(path: str | Path, albedo: str | Path | None = None, modes: int = 100) -
     basis = np.moveaxis(shapes, 2, 0) * _M
     modes = min(modes, IDENTITY_MODES)
     texture = None if albedo is None else flame_albedo.read_texture(albedo, triangles)
-    uv, uv_triangles = _chart(file, len(triangles)) if texture is None else (texture.uv, texture.uv_triangles)
+    uv, uv_triangles = _chart(file) if texture is None else (texture.uv, texture.uv_triangles)
     limits = [
         f"{modes} of {IDENTITY_MODES} identity modes are read",
         joints.chord_limit(joints.chord_error_mm(mean, skeleton, roles)),
@@ -119,7 +118,12 @@ def read(path: str | Path, albedo: str | Path | None = None, modes: int = 100) -
 
 def _load(path: Path) -> ModelArrays:
     arrays: dict[str, Any]
-    if not zipfile.is_zipfile(path):
+    try:
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"PK"
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error}): give FLAME's own file") from error
+    if not zipped:
         return ModelArrays(path, read_pickle(path))
     try:
         arrays = dict(read_npz(path, _KEYS))
@@ -147,9 +151,8 @@ def _parts(path: Path, mean: NDArray[np.floating], triangles: NDArray[np.int32])
 
 
 def _skeleton(file: ModelArrays, mean: NDArray[np.floating]) -> Skeleton:
-    tree = np.asarray(file.arrays.get("kintree_table", np.zeros((2, 0))))
-    # The root's parent is written as 2^32 - 1.
-    parents = tuple(int(p) if 0 <= p < len(PARENTS) else -1 for p in tree[0]) if tree.ndim == 2 and len(tree) else ()
+    tree = file.floats("kintree_table", 2, "J")
+    parents = tuple(int(p) if 0 <= p < len(PARENTS) else -1 for p in tree[0])  # the root's is written as 2^32 - 1
     if parents != PARENTS:
         raise ModelError(f"{file.path}: kintree_table has the parents {parents}, FLAME has {PARENTS}: unknown joints")
     places = file.floats("J_regressor", 5, "V") @ mean if file.has("J_regressor") else file.floats("J", 5, 3) * _M
@@ -160,10 +163,10 @@ def _skeleton(file: ModelArrays, mean: NDArray[np.floating]) -> Skeleton:
     return Skeleton(places, parents, weights, correctives)
 
 
-def _chart(file: ModelArrays, count: int) -> tuple[NDArray[np.float32] | None, NDArray[np.int32] | None]:
+def _chart(file: ModelArrays) -> tuple[NDArray[np.float32] | None, NDArray[np.int32] | None]:
     if not (file.has("vt") and file.has("ft")):
         return None, None
     uv = file.floats("vt", "T", 2)
-    if len(file.arrays["ft"]) != count:
-        raise ModelError(f"{file.path}: ft has {len(file.arrays['ft'])} triangles, f has {count}: not its texture")
+    if uv.min() < 0 or uv.max() > 1:
+        raise ModelError(f"{file.path}: vt spans {uv.min():.2f} to {uv.max():.2f}, expected 0 to 1")
     return uv.astype(np.float32), file.indices("ft", "F", 3, below="T")

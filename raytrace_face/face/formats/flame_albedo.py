@@ -9,7 +9,7 @@ Written after the project's publications and others' use of the file; no file wa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +30,14 @@ _BLACK = 0.004
 
 @dataclass(frozen=True)
 class AlbedoTexture:
-    """AlbedoMM's textures, row 0 at v = 1."""
+    """Where AlbedoMM's textures lie on a mesh; they have up to 0.9 GB each, so `sample_albedo` reads them in turn."""
 
-    mean: NDArray[np.floating]
-    """(H, W, 3) diffuse, red first."""
-    modes: NDArray[np.floating]
-    """(H, W, 3, M) diffuse per standard deviation."""
-    specular: NDArray[np.floating]
-    specular_modes: NDArray[np.floating]
+    file: ModelArrays
+    """`MU`, `vt` and `ft`."""
+    skin: NDArray[np.bool_]
+    """(H, W) texels that hold skin, row 0 at v = 1."""
+    blue_first: bool
+    """Order of the channels in the file, told by the mean: skin reflects more red than blue."""
     uv: Array
     """(T, 2)."""
     uv_triangles: NDArray[np.int32]
@@ -45,18 +45,14 @@ class AlbedoTexture:
 
 
 def read_texture(path: str | Path, triangles: NDArray[np.int32]) -> AlbedoTexture:
-    """The textures, if their chart is one of the mesh with these triangles (F, 3).
-
-    The channels come red first: the file's own order is taken from its mean, since skin reflects more red than blue.
+    """The textures' chart, if it is one of the mesh with these triangles (F, 3).
 
     Raises:
         ModelError: arrays are missing, of wrong shape or range, or the chart belongs to another mesh.
     """
     path = Path(path)
-    names = ("MU", "PC", "specMU", "specPC", "vt", "ft")
-    file = ModelArrays(path, read_npz(path, names))
-    mean, modes = file.floats("MU", "H", "W", 3), file.floats("PC", "H", "W", 3, "M")
-    specular, specular_modes = file.floats("specMU", "H", "W", 3), file.floats("specPC", "H", "W", 3, "S")
+    file = ModelArrays(path, read_npz(path, ("MU", "vt", "ft")))
+    mean = file.floats("MU", "H", "W", 3)
     uv = file.floats("vt", "T", 2)
     corners = file.indices("ft", "F", 3, below="T")
     if len(corners) != len(triangles):
@@ -66,12 +62,11 @@ def read_texture(path: str | Path, triangles: NDArray[np.int32]) -> AlbedoTextur
         raise ModelError(f"{path}: ft joins corners that are apart on the model: not its texture")
     if uv.min() < -1e-3 or uv.max() > 1 + 1e-3:
         raise ModelError(f"{path}: vt spans {uv.min():.2f} to {uv.max():.2f}, expected 0 to 1")
-    covered = mean[mean.max(axis=2) > _BLACK]
-    if mean.min() < -0.05 or mean.max() > 1.05 or not len(covered):
+    skin = mean.max(axis=2) > _BLACK
+    if mean.min() < -0.05 or mean.max() > 1.05 or not skin.any():
         raise ModelError(f"{path}: MU spans {mean.min():.2f} to {mean.max():.2f}, expected linear albedo from 0 to 1")
-    if covered[:, 0].mean() < covered[:, 2].mean():
-        mean, modes, specular, specular_modes = (a[:, :, ::-1] for a in (mean, modes, specular, specular_modes))
-    return AlbedoTexture(mean, modes, specular, specular_modes, uv.clip(0, 1).astype(np.float32), corners)
+    first, _, last = mean[skin].mean(axis=0)
+    return AlbedoTexture(file, skin, bool(first < last), uv.clip(0, 1).astype(np.float32), corners)
 
 
 def _sampler(
@@ -95,7 +90,7 @@ def _sampler(
 def sample_albedo(
     texture: AlbedoTexture, uv: Array, uv_triangles: NDArray[np.int32], triangles: NDArray[np.int32], points: Array
 ) -> tuple[AlbedoBasis, int]:
-    """Albedo on the vertices (V, 3) `points`, and how many had none in the texture.
+    """Albedo on the vertices (V, 3) `points`, red first, and how many of them have none in the texture.
 
     Those take the albedo of the nearest vertex that has one: the file covers the face, not the whole head.
 
@@ -105,24 +100,33 @@ def sample_albedo(
         uv_triangles: (F, 3) corner by corner beside
         triangles: (F, 3): the chart, subdivided as the mesh is.
         points: (V, 3) positions; vertices in no triangle count as bare.
+
+    Raises:
+        ModelError: an array is missing, of wrong shape, or holds values that are not finite.
     """
-    height, width = texture.mean.shape[:2]
+    height, width = texture.skin.shape
     matrix = _sampler(uv, uv_triangles, triangles, len(points), height, width)
-    matrix = matrix @ sparse.diags((texture.mean.max(axis=2).ravel() > _BLACK).astype(float))
+    matrix = matrix @ sparse.diags(texture.skin.ravel().astype(float))
     cover = np.asarray(matrix.sum(axis=1)).ravel()
     matrix = sparse.diags(1 / np.maximum(cover, 1e-9)) @ matrix  # background beside the face does not darken its rim
     bare = cover < 0.5
-
-    def at(image: NDArray[np.floating]) -> Array:
-        flat = image.reshape(height * width, -1)
-        return np.asarray(matrix.astype(flat.dtype) @ flat, np.float32).reshape(len(points), *image.shape[2:])
-
+    if bare.all():
+        raise ModelError(f"{texture.file.path}: MU is black wherever the mesh has its chart: not its texture")
     source = np.arange(len(points))
     source[bare] = np.flatnonzero(~bare)[cKDTree(points[~bare]).query(points[bare])[1]]
-    basis = AlbedoBasis(
-        diffuse=at(texture.mean)[source].clip(0.001, 0.999),
-        diffuse_modes=np.ascontiguousarray(at(texture.modes)[source].transpose(2, 0, 1)),
-        specular=at(texture.specular)[source].clip(0, None),
-        specular_modes=np.ascontiguousarray(at(texture.specular_modes)[source].transpose(2, 0, 1)),
-    )
-    return basis, int(bare.sum())
+
+    def at(name: str, *shape: int | str) -> Array:
+        file = texture.file
+        if not file.has(name):
+            file = replace(file, arrays=read_npz(file.path, (name,)))
+        image = file.floats(name, "H", "W", *shape).reshape(height * width, -1)
+        values = np.asarray(matrix.astype(image.dtype) @ image, np.float32)[source]
+        values = values.reshape(len(points), 3, -1)[:, :: -1 if texture.blue_first else 1]
+        return np.ascontiguousarray(values.transpose(2, 0, 1))
+
+    return AlbedoBasis(
+        diffuse=at("MU", 3)[0].clip(0.001, 0.999),
+        diffuse_modes=at("PC", 3, "M"),
+        specular=at("specMU", 3)[0].clip(0, None),
+        specular_modes=at("specPC", 3, "S"),
+    ), int(bare.sum())

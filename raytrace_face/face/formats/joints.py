@@ -13,9 +13,10 @@ from raytrace_face.face.formats.skinning import Floats, Skeleton, posed
 JAW, LEFT_EYE, RIGHT_EYE = "jaw", "left eye", "right eye"
 
 OPEN_DEG = 22.5
-"""Jaw pitch of jawOpen: pi / 8, up to where FLAME's authors show the jaw; opens incisors 90 mm from it by 35 mm."""
-SIDEWAYS_DEG = 6.0
-"""Jaw yaw of jawLeft and jawRight: moves the incisors by 9 mm, the usual reach to one side (8 to 12 mm)."""
+"""Jaw pitch of jawOpen: pi / 8, up to where FLAME's authors show the jaw; between ICT-FaceKit's unit (17.5 degrees) and
+the embedded model's (25), so that a weight means the same in all of them. Opens incisors 90 mm from it by 35 mm."""
+SIDEWAYS_DEG = 4.5
+"""Jaw yaw of jawLeft and jawRight: moves the incisors by 7 mm, as the embedded model's units do (ICT-FaceKit's: 6)."""
 GAZE_DEG = 30.0
 """Turn of the eyeball at weight 1 of an eyeLook unit: beyond it people turn their heads."""
 
@@ -64,4 +65,4 @@ def chord_error_mm(neutral: Floats, skeleton: Skeleton, joints: dict[str, int]) 
 def chord_limit(errors: dict[str, float]) -> str:
     """What a user must know of the straight lines, in one line."""
     worst = ", ".join(f"{name} {error:.1f} mm" for name, error in sorted(errors.items(), key=lambda e: -e[1])[:2])
-    return f"jaw and gaze move along straight lines: half-way, they lie inside the joint's arc by up to {worst}"
+    return f"joints move vertices along straight lines: half-way, these lie inside the arc by up to {worst}"

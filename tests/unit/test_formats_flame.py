@@ -140,7 +140,8 @@ def test_a_sigma_is_a_sigma(balls, tmp_path):
     raw = flame.read(write_flame_pickle(tmp_path / "a.pkl", balls), modes=3)
     assert len(raw.identity) == 3
     np.testing.assert_allclose(raw.identity[2, 10], 1000 * balls.identity[2, 10], rtol=1e-5)
-    assert "3 of 300 identity modes are read" in raw.limits
+    share = 100 * np.square(balls.identity[:3]).sum() / np.square(balls.identity).sum()
+    assert f"3 of 300 identity modes are kept ({share:.1f} % of the variance)" in raw.limits
 
 
 def with_nan(array):
@@ -181,8 +182,18 @@ def test_what_is_wrong_is_named(balls, tmp_path, case):
 
 def test_a_mesh_without_eyeballs_is_refused(balls, tmp_path):
     skin = balls.triangles[balls.part == PARTS.index("skin")]
-    with pytest.raises(ModelError, match="has 1 pieces; FLAME's has 3"):
+    with pytest.raises(ModelError, match="has 1 pieces, and not just one"):
         flame.read(write_flame_pickle(tmp_path / "a.pkl", balls, f=skin.astype(np.uint32)))
+
+
+def test_a_jaw_that_nothing_follows_gives_no_unit(balls, tmp_path):
+    # Released beside the usual model: one whose jaw opens by expression components. An empty jawOpen would hide that.
+    weights = flame_arrays(balls)["weights"]
+    weights[:, 1] += weights[:, 2]
+    weights[:, 2] = 0
+    raw = flame.read(write_flame_pickle(tmp_path / "a.pkl", balls, weights=weights))
+    assert len(raw.expression_names) == 8
+    assert all(name.startswith("eyeLook") for name in raw.expression_names)
 
 
 def test_truncated_files_are_refused(balls, tmp_path):

@@ -133,7 +133,8 @@ def test_half_a_unit_lies_inside_the_arc_by_its_sagitta():
     errors = joints.chord_error_mm(neutral, skeleton, roles)
     assert errors["jawOpen"] == pytest.approx(100 * (1 - np.cos(np.radians(22.5) / 2)))  # 1.9 mm
     assert errors["eyeLookInLeft"] == pytest.approx(12 * (1 - np.cos(np.radians(15))))  # 0.4 mm
-    assert "jawOpen 1.9 mm" in joints.chord_limit(errors)
+    assert "jawOpen 1.9 mm" in joints.limits(neutral, skeleton, roles)[0]
+    assert joints.limits(neutral, skeleton, {}) == ()
 
 
 def test_units_of_joints_that_are_not_there_are_left_out():

@@ -42,6 +42,12 @@ def digest(path: str | Path) -> dict[str, str]:
         return {Path(path).name: hashlib.file_digest(file, "sha256").hexdigest()}
 
 
+def kept_modes(kept: NDArray[np.floating], basis: NDArray[np.floating]) -> str:
+    """The line for a model's limits that says how many modes (K, V, 3) of a basis (N, V, 3) are kept."""
+    share = np.vdot(kept, kept) / max(float(np.vdot(basis, basis)), 1e-30)
+    return f"{len(kept)} of {len(basis)} identity modes are kept ({100 * share:.1f} % of the variance)"
+
+
 @dataclass(frozen=True)
 class ModelArrays:
     """The arrays of a file; a letter in a shape stands for one size wherever it comes again."""

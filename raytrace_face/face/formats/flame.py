@@ -3,7 +3,8 @@
 A dictionary of `v_template` (V, 3) m, `f` (F, 3), `shapedirs` (V, 3, 400) m per standard deviation (300 identity, then
 100 expression components), `posedirs` (V, 3, 36), `J_regressor` (5, V) sparse, `weights` (V, 5) and `kintree_table`
 (2, 5): root, neck, jaw, and the eyes. All of FLAME's releases (2017, 2019, 2020, 2023) have this layout; the file does
-not say which one it is. y is up, z forward, x to the face's own left.
+not say which one it is. y is up, z forward, x to the face's own left. FLAME is licensed: this was written after public
+code that reads it, and no file was seen.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from scipy.sparse.csgraph import connected_components
 
 from raytrace_face.errors import ModelError
 from raytrace_face.face.formats import flame_albedo, joints
-from raytrace_face.face.formats.arrays import ModelArrays, digest, read_npz
+from raytrace_face.face.formats.arrays import ModelArrays, digest, kept_modes, read_npz
 from raytrace_face.face.formats.raw import RawModel
 from raytrace_face.face.formats.skinning import Skeleton
 from raytrace_face.face.formats.subdivide import subdivide
@@ -29,6 +30,8 @@ from raytrace_face.face.model import PARTS
 IDENTITY_MODES, EXPRESSION_MODES = 300, 100
 PARENTS = (-1, 0, 1, 1, 1)
 """Root, neck, jaw and both eyes."""
+EYE_MM = 12.0
+"""How far from its joint the middle of an eyeball may lie: its radius."""
 LICENCE = (
     "FLAME 2023 Open is CC-BY-4.0; every other FLAME is for non-commercial research only, and the file does not say "
     "which one it is"
@@ -52,8 +55,8 @@ def read(path: str | Path, albedo: str | Path | None = None, modes: int = 100) -
         path: FLAME's pickle (as Python 2 wrote it, read by `unpickle`, never run) or an npz of the same arrays.
         albedo: AlbedoMM's npz for FLAME; also gives texture coordinates. None: no albedo, and texture coordinates only
             if the model file itself has `vt` and `ft`.
-        modes: identity modes to read, 1 to 300, by falling variance. 100 explain all but 1 % of heads' variance, more
-            slow the fit down.
+        modes: identity modes to keep, 1 to 300, by falling variance. 100 as of every model here: the fit solves for
+            each, and `limits` says which share of the variance they hold.
 
     Raises:
         ModelError: a file that is damaged, of another kind or another mesh; says which array breaks which rule.
@@ -68,19 +71,18 @@ def read(path: str | Path, albedo: str | Path | None = None, modes: int = 100) -
             f"{path}: shapedirs has {shapes.shape[2]} components; FLAME has {IDENTITY_MODES} of identity and then "
             f"{EXPRESSION_MODES} of expression, and other splits cannot be told apart"
         )
-    part = _parts(path, mean, triangles)
     skeleton = _skeleton(file, mean)
-    eyes = (3, 4) if skeleton.joints[3, 0] > skeleton.joints[4, 0] else (4, 3)
-    roles = {joints.JAW: 2, joints.LEFT_EYE: eyes[0], joints.RIGHT_EYE: eyes[1]}
+    left, right = (3, 4) if skeleton.joints[3, 0] > skeleton.joints[4, 0] else (4, 3)
+    part = _parts(path, mean, triangles, skeleton.joints[[left, right]])
+    roles = joints.moving(skeleton, {joints.JAW: 2, joints.LEFT_EYE: left, joints.RIGHT_EYE: right})
     names, expression = joints.units(mean, skeleton, roles)
     basis = np.moveaxis(shapes, 2, 0) * _M
     modes = min(modes, IDENTITY_MODES)
     texture = None if albedo is None else flame_albedo.read_texture(albedo, triangles)
     uv, uv_triangles = _chart(file) if texture is None else (texture.uv, texture.uv_triangles)
     limits = [
-        f"{modes} of {IDENTITY_MODES} identity modes are read",
-        joints.chord_limit(joints.chord_error_mm(mean, skeleton, roles)),
-        "lids do not follow the gaze",
+        kept_modes(basis[:modes], basis[:IDENTITY_MODES]),
+        *joints.limits(mean, skeleton, roles),
         "no teeth, tongue or mouth cavity: an open mouth shows the inside of the head",
     ]
     raw = subdivide(
@@ -135,19 +137,24 @@ def _load(path: Path) -> ModelArrays:
     return ModelArrays(path, arrays)
 
 
-def _parts(path: Path, mean: NDArray[np.floating], triangles: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """(F,) part of each triangle: the two small pieces of the mesh are the eyeballs, one on each side."""
+def _parts(
+    path: Path, mean: NDArray[np.floating], triangles: NDArray[np.int32], eyes: NDArray[np.floating]
+) -> NDArray[np.uint8]:
+    """(F,) part of each triangle: an eyeball is a piece of the mesh of its own round an eye's joint (2, 3)."""
     sides = triangles[:, [0, 1, 1, 2]].reshape(-1, 2).T
     count = len(mean)
     _, piece = connected_components(sparse.coo_matrix((np.ones(len(sides[0])), sides), (count, count)), directed=False)
-    pieces, sizes = np.unique(piece[triangles[:, 0]], return_counts=True)
-    balls = pieces[sizes < sizes.max()]
-    middle = [mean[piece == ball, 0].mean() for ball in balls]
-    if len(pieces) != 3 or len(balls) != 2 or middle[0] * middle[1] >= 0:
+    own = piece[triangles[:, 0]]
+    pieces, sizes = np.unique(own, return_counts=True)
+    small = pieces[sizes < sizes.max()]
+    centres = np.array([mean[piece == p].mean(axis=0) for p in small]).reshape(-1, 3)
+    balls = [small[np.linalg.norm(centres - eye, axis=1) < EYE_MM] for eye in eyes]
+    if any(len(found) != 1 for found in balls) or balls[0] == balls[1]:
         raise ModelError(
-            f"{path}: the mesh has {len(pieces)} pieces; FLAME's has 3: a head and an eyeball on each side"
+            f"{path}: the mesh has {len(pieces)} pieces, and not just one of them round each eye's joint as FLAME's "
+            "eyeballs are: it is another mesh"
         )
-    return np.where(np.isin(piece[triangles[:, 0]], balls), PARTS.index("eyes"), PARTS.index("skin")).astype(np.uint8)
+    return np.where(np.isin(own, balls), PARTS.index("eyes"), PARTS.index("skin")).astype(np.uint8)
 
 
 def _skeleton(file: ModelArrays, mean: NDArray[np.floating]) -> Skeleton:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from raytrace_face.errors import ModelError
 from raytrace_face.face.formats import joints
-from raytrace_face.face.formats.arrays import ModelArrays, digest, read_npz
+from raytrace_face.face.formats.arrays import ModelArrays, digest, kept_modes, read_npz
 from raytrace_face.face.formats.raw import RawModel
 from raytrace_face.face.formats.skinning import Skeleton
 from raytrace_face.face.model import PARTS
@@ -71,6 +71,7 @@ def read(path: str | Path, modes: int = 100) -> RawModel:
     skin = np.unique(triangles[~clear][part == PARTS.index("skin")])
     uv, uv_triangles = _chart(corners[~clear])
     skeleton, roles = _skeleton(file, mean)
+    roles = joints.moving(skeleton, roles)
     names, units = joints.units(mean, skeleton, roles)
     kept = _by_energy(identity, skin)[:modes]
     moving = np.sort(_by_energy(expression, skin))
@@ -91,9 +92,8 @@ def read(path: str | Path, modes: int = 100) -> RawModel:
         uv_triangles=uv_triangles,
         limits=(
             "the reader was written after GNM's documentation; no file was seen",
-            f"{len(kept)} of {len(identity)} identity modes are read, those that move the skin most",
-            joints.chord_limit(joints.chord_error_mm(mean, skeleton, roles)),
-            "lids do not follow the gaze",
+            f"{kept_modes(identity[kept], identity)}, those that move the skin most",
+            *joints.limits(mean, skeleton, roles),
             "texture charts of eyes, teeth and tongue overlap the skin's",
         ),
     )

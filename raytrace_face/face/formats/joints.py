@@ -49,6 +49,11 @@ def units(neutral: Floats, skeleton: Skeleton, joints: dict[str, int]) -> tuple[
     return names, np.array(moves).reshape(len(names), len(neutral), 3)
 
 
+def moving(skeleton: Skeleton, joints: dict[str, int]) -> dict[str, int]:
+    """The joints that some vertex follows at all: a file may have bound all of them to others."""
+    return {name: k for name, k in joints.items() if skeleton.weights[:, k].max() > 0.1}
+
+
 def chord_error_mm(neutral: Floats, skeleton: Skeleton, joints: dict[str, int]) -> dict[str, float]:
     """Greatest distance [mm] between half a unit and the joint turned half-way, of each unit.
 
@@ -62,7 +67,13 @@ def chord_error_mm(neutral: Floats, skeleton: Skeleton, joints: dict[str, int]) 
     return errors
 
 
-def chord_limit(errors: dict[str, float]) -> str:
-    """What a user must know of the straight lines, in one line."""
+def limits(neutral: Floats, skeleton: Skeleton, joints: dict[str, int]) -> tuple[str, ...]:
+    """What a user must know of these units, a line each."""
+    errors = chord_error_mm(neutral, skeleton, joints)
+    if not errors:
+        return ()
     worst = ", ".join(f"{name} {error:.1f} mm" for name, error in sorted(errors.items(), key=lambda e: -e[1])[:2])
-    return f"joints move vertices along straight lines: half-way, these lie inside the arc by up to {worst}"
+    return (
+        f"joints move vertices along straight lines: half-way, these lie inside the arc by up to {worst}",
+        "lids do not follow the gaze",
+    )

@@ -21,6 +21,9 @@ PATCH_MM = 6.0
 the photo's."""
 MARGIN_MM = 2.0
 """How far an eyelid or a lip of the model may lie beside the photo's."""
+BRIGHTEST = 1.8
+"""How much brighter than the skin around what borrows its change may become: the white of an eye, fair skin. An eye
+that was not in the shadow that was traced would else be lit twice."""
 GRAZING = (0.15, 0.4)
 """Cosine between normal and view from which on a pixel begins to be, and is wholly, its own."""
 DETAIL_RANGE = 0.7
@@ -107,7 +110,7 @@ def blend(
     fine and coarse being the parts of log(photo / old), bounded, below and above `FINE_MM`. Equal renderings (t = g =
     1) leave the photo as it is, in every bit. Another direction of the light shows the new rendering, with the texture
     that is too fine for the maps and without what the model gets wrong under the old light, such as misplaced shadows.
-    Where a pixel borrows, photo x q, with q of the skin around.
+    Where a pixel borrows, photo x q, with q of the skin around, and no brighter than that skin allows (`BRIGHTEST`).
 
     Args:
         photo, old, new: (H, W, 3) linear.
@@ -133,7 +136,11 @@ def blend(
     skin = g * photo + (new - g * old) * detail - g * (photo - old * detail) * (1 - trust**2)
 
     lends = drawn * (1 - borrow[..., None])
-    other = photo * (blurred(lends * new, PATCH_MM) + 1e-6) / (blurred(lends * old, PATCH_MM) + 1e-6)
+    around = blurred(lends * new, PATCH_MM)
+    other = photo * (around + 1e-6) / (blurred(lends * old, PATCH_MM) + 1e-6)
+    limit = BRIGHTEST * luminance(around / np.maximum(blurred(lends, PATCH_MM), 1e-3))
+    limit = np.maximum(limit, luminance(g * photo))
+    other = other * np.minimum(limit / np.maximum(luminance(other), 1e-9), 1)[..., None]
     changed = np.maximum(skin + borrow[..., None] * (other - skin), 0)
     if replaced is not None and replacement is not None:
         changed = changed + replaced[..., None] * (replacement - changed)

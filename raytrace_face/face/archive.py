@@ -154,7 +154,7 @@ def about(folder: str | Path) -> About:
         )
     try:
         source = values.pop("source")
-        lists = {name: tuple(map(str, source.pop(name))) for name in ("limits", "made")}
+        lists: dict[str, Any] = {name: tuple(map(str, source.pop(name))) for name in ("limits", "made")}
         names = tuple(map(str, values.pop("expression_names")))
         return About(**values, expression_names=names, source=Source(**source, **lists))
     except (KeyError, TypeError, AttributeError) as error:

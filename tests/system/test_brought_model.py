@@ -1,7 +1,8 @@
-"""Rationale: a brought model that lacks much of what the embedded one has goes through the same fit, and is found again."""
+"""Rationale: a brought model that lacks much of what the embedded one has is fitted like it, and found again."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def model() -> FaceModel:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def home(tmp_path_factory, model) -> None:
+def home(tmp_path_factory, model) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAYTRACE_FACE_HOME", str(tmp_path_factory.mktemp("home")))
         library.add(model)

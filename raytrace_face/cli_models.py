@@ -15,8 +15,7 @@ from tyro.conf import Positional
 from raytrace_face.errors import InputError
 
 if TYPE_CHECKING:
-    from raytrace_face.face.archive import About, Source
-    from raytrace_face.face.formats.raw import RawModel
+    from raytrace_face.face.archive import About
     from raytrace_face.face.model import FaceModel
 
 Flag = tyro.conf.FlagCreatePairsOff[bool]
@@ -24,6 +23,8 @@ _unset = {"help_behavior_hint": ""}
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", **_unset)]
 OptionalText = Annotated[str | None, tyro.conf.arg(metavar="NAME", **_unset)]
 MODES_RANGE = (1, 1000)
+SAID = ("format", "citation", "limits")
+"""Entries of a model's provenance that are shown by other names."""
 
 
 def list_models() -> None:
@@ -93,7 +94,8 @@ def add(
         if not quiet:
             print(f"recognised  {raw.format} {raw.version}".rstrip())
         model = adopt(raw, chosen, seed=seed, quiet=quiet)
-        folder = library.add(model, source_of(raw, model), lambda to: draw(model).save(to), force)
+        source = archive.Source(raw.format, raw.version, raw.citation, raw.limits)
+        folder = library.add(model, source, lambda to: draw(model).save(to), force)
     if not quiet:
         print(_text(archive.about(folder)))
         print(f"time        {time.perf_counter() - begin:.1f} s")
@@ -177,22 +179,6 @@ def get(
 COMMANDS: dict[str, Any] = {"list": list_models, "add": add, "show": show, "remove": remove, "get": get}
 
 
-def source_of(raw: RawModel, model: FaceModel) -> Source:
-    """What a model's own files say of it, and what had to be made besides to have `model`."""
-    from raytrace_face.face.archive import Source
-
-    new_names = set(model.expression_names) - set(raw.expression_names)
-    added = 0 if model.source is None else int((model.source < 0).sum())
-    made = [
-        "texture coordinates" if raw.uv is None else "",
-        "parts" if raw.triangle_part is None else "",
-        f"{len(new_names)} expressions" if new_names else "",
-        f"{added} vertices by subdivision" if added else "",
-        "mirror map, regions and landmarks",
-    ]
-    return Source(raw.format, raw.version, raw.citation, raw.limits, tuple(filter(None, made)))
-
-
 def _described(model: FaceModel) -> str:
     from raytrace_face.face.archive import counts_of
 
@@ -215,10 +201,9 @@ def _text(about: About) -> str:
         ("name", about.name),
         ("format", f"{source.format} {source.version}".strip()),
         ("holds", _counts(about.counts)),
-        ("made here", ", ".join(source.made)),
         ("licence", about.licence),
         ("cite", source.citation),
         *(("limit", limit) for limit in source.limits),
-        *(("made from", f"{file}: {digest}") for file, digest in about.provenance.items()),
+        *(item for item in about.provenance.items() if item[0] not in SAID),
     ]
-    return "\n".join(f"{name:<12}{' '.join(text.split())}" for name, text in lines if text)
+    return "\n".join(f"{name:<11} {' '.join(text.split())}" for name, text in lines if text)

@@ -38,8 +38,6 @@ class Source:
     """What to cite."""
     limits: tuple[str, ...] = ()
     """What a user must know: "no back of the head"."""
-    made: tuple[str, ...] = ()
-    """What the model's own files do not hold and was made when it was added: "texture coordinates"."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class About:
     name: str
     licence: str
     provenance: dict[str, str]
-    """File name -> sha256 of what the model was made from."""
+    """What the model was made from and how, by name: "sha256 model2019.h5", "registration", ..."""
     expression_names: tuple[str, ...]
     counts: dict[str, int]
     """Vertices, triangles, modes and the like by name."""
@@ -154,9 +152,9 @@ def about(folder: str | Path) -> About:
         )
     try:
         source = values.pop("source")
-        lists: dict[str, Any] = {name: tuple(map(str, source.pop(name))) for name in ("limits", "made")}
+        limits = tuple(map(str, source.pop("limits")))
         names = tuple(map(str, values.pop("expression_names")))
-        return About(**values, expression_names=names, source=Source(**source, **lists))
+        return About(**values, expression_names=names, source=Source(**source, limits=limits))
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"face model {str(folder)!r} is damaged ({error!r} in {DESCRIPTION}): add it again") from error
 

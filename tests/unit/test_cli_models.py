@@ -115,8 +115,7 @@ def test_a_model_is_added_with_what_it_says_of_itself(file, home, makers, capsys
     for fact in (
         "recognised  BFM 2019 1.0",
         "12 identity modes",
-        "52 expressions, mirror map",
-        "texture coordinates",
+        "52 expressions",
         "for research only",
         "Gerig et al. 2018",
         "no back of the head",

@@ -19,7 +19,7 @@ from raytrace_face.face.store import load_embedded
 from raytrace_face.result import Reconstruction
 from raytrace_face.types import FaceParams
 
-SOURCE = archive.Source("BFM 2019", "1.0", "Someone et al. 2019", ("no back of the head",), ("landmarks",))
+SOURCE = archive.Source("BFM 2019", "1.0", "Someone et al. 2019", ("no back of the head",))
 
 
 @pytest.fixture(scope="module")

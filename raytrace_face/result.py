@@ -271,8 +271,11 @@ class Reconstruction:
         if self.model is None:
             return self.model_sha256
         from raytrace_face.face.archive import fingerprint
+        from raytrace_face.face.store import load_embedded
 
-        return fingerprint(self.model)
+        embedded, sha256 = load_embedded(), fingerprint(self.model)
+        own = self.model.name == embedded.name and sha256 == fingerprint(embedded)
+        return "" if own else sha256
 
     def _arrays(self) -> dict[str, np.ndarray]:
         """Every array by dotted name."""

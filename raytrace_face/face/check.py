@@ -10,6 +10,9 @@ import numpy as np
 from raytrace_face.errors import ModelError
 from raytrace_face.face.model import PARTS, AlbedoBasis, FaceModel
 
+MIN_LANDMARKS = 20
+"""Fewer do not hold pose, focal length and the first identity modes."""
+
 
 def check_model(model: FaceModel) -> FaceModel:
     """The model itself, if shapes, types, index ranges and names fit together.
@@ -43,6 +46,11 @@ def check_model(model: FaceModel) -> FaceModel:
         raise ModelError(f"model {model.name!r}: triangle_part marks no skin, which is what the fit looks at")
     if "face" not in model.regions or not model.regions["face"].max(initial=0) > 0.5:
         raise ModelError(f"model {model.name!r}: the region 'face' (what the fit may use) is missing or empty")
+    if len(model.landmark_index) < MIN_LANDMARKS:
+        raise ModelError(
+            f"model {model.name!r}: {len(model.landmark_index)} landmarks, fewer than the {MIN_LANDMARKS} that the fit "
+            "starts from"
+        )
     if len(set(model.expression_names)) < len(model.expression_names):
         raise ModelError(f"model {model.name!r}: expression_names holds a name twice")
     return model

@@ -20,6 +20,7 @@ from raytrace_face.result import Reconstruction
 from raytrace_face.types import FaceParams
 
 SOURCE = archive.Source("BFM 2019", "1.0", "Someone et al. 2019", ("no back of the head",))
+LANDMARK_FIELDS = ("index", "triangle", "barycentric", "sigma_mm")
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,7 @@ def test_an_interrupted_save_leaves_nothing(model, tmp_path):
         (lambda m: {"mirror": m.mirror - 1}, "mirror points outside"),
         (lambda m: {"triangle_part": np.ones_like(m.triangle_part)}, "marks no skin"),
         (lambda m: {"landmark_index": m.landmark_index + 478}, "landmark_index points outside"),
+        (lambda m: {f"landmark_{k}": getattr(m, f"landmark_{k}")[:19] for k in LANDMARK_FIELDS}, "19 landmarks"),
         (lambda m: {"regions": {"lips": m.regions["lips"]}}, "region 'face'"),
         (lambda m: {"regions": {**m.regions, "lips": np.zeros(3, np.float32)}}, "region 'lips' has shape"),
         (lambda m: {"expression_names": ("jawOpen",) * len(m.expression_names)}, "a name twice"),

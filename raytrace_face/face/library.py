@@ -9,7 +9,8 @@ import difflib
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from raytrace_face.errors import InputError, ModelError, OutputError
 from raytrace_face.face.archive import DESCRIPTION, About, Source, about, load, save
 from raytrace_face.face.model import FaceModel
+from raytrace_face.output import check_output
 
 EMBEDDED = "embedded"
 """The model that comes with the package; it lies in no library."""
@@ -99,12 +101,19 @@ def add(
         OutputError: the library cannot be written.
     """
     check_free(model.name, force)
-    folder = models_folder() / model.name
+    with _library_errors():
+        return save(model, models_folder() / model.name, source, sheet, force)
+
+
+@contextmanager
+def _library_errors() -> Iterator[None]:
+    """Errors of writing, in terms of the library."""
     try:
-        return save(model, folder, source, sheet, force)
+        yield
     except OutputError as error:
+        reason = error.__cause__ or error
         raise OutputError(
-            f"the library {str(home())!r} cannot be written ({error}): set {HOME_VARIABLE} to a folder that can"
+            f"the library {str(home())!r} cannot be written ({reason}): set {HOME_VARIABLE} to a folder that can"
         ) from error
 
 
@@ -114,11 +123,14 @@ def check_free(name: str, force: bool = False) -> None:
     Raises:
         InputError: it may not, or another bears it (unless `force` is set). Case makes no difference: not all file
             systems know it.
+        OutputError: the library cannot be written.
     """
     check_name(name)
     taken = {entry.name.lower(): entry.name for entry in list_models()}.get(name.lower())
     if taken is not None and not (force and taken == name):
         raise InputError(f"face model {taken!r} is in the library: choose another --name, or replace it with --force")
+    with _library_errors():
+        check_output(models_folder() / name, force=True)
 
 
 def remove(name: str) -> Path:

@@ -207,6 +207,12 @@ def test_a_name_that_is_taken_stops_before_the_work(file, home, makers, capsys):
     assert run(["models", "add", str(file), "--name", "basel", "--force", "--quiet"]) == 0
 
 
+def test_a_home_that_cannot_be_written_stops_before_the_work(file, home, makers, capsys):
+    home.touch()
+    refused(["models", "add", str(file), "--name", "basel"], "set RAYTRACE_FACE_HOME", capsys)
+    assert makers == []
+
+
 def test_an_interrupted_add_leaves_nothing(file, home, makers, monkeypatch):
     def interrupted(model: FaceModel) -> None:
         raise KeyboardInterrupt

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import tyro
 from tyro.conf import Positional
 
-from raytrace_face import cli_edit
+from raytrace_face import cli_edit, cli_models
 from raytrace_face.benchmark.commands import COMMANDS as BENCHMARK
 from raytrace_face.cli_compare import compare
 from raytrace_face.cli_export import export
@@ -37,6 +37,7 @@ Flag = tyro.conf.FlagCreatePairsOff[bool]
 _unset = {"help_behavior_hint": ""}  # "(default: None)" says nothing: the default is the config's
 OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", **_unset)]
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", **_unset)]
+OptionalModel = Annotated[str | None, tyro.conf.arg(metavar="NAME_OR_PATH", **_unset)]
 OptionalQuality = Annotated[Quality | None, tyro.conf.arg(metavar="{preview,standard,high}", **_unset)]
 OptionalSolver = Annotated[Solver | None, tyro.conf.arg(metavar="{transport,montecarlo}", **_unset)]
 OptionalDevice = Annotated[Device | None, tyro.conf.arg(metavar="{auto,llvm,cuda}", **_unset)]
@@ -57,6 +58,7 @@ def reconstruct(
     face: OptionalInt = None,
     device: OptionalDevice = None,
     colour: OptionalColour = None,
+    face_model: OptionalModel = None,
     checkpoint: OptionalPath = None,
     quiet: Flag = False,
     no_shadows: Flag = False,
@@ -79,6 +81,7 @@ def reconstruct(
         face: which face, 0 = the largest (default).
         device: auto (default), llvm (CPU) or cuda.
         colour: how 8- and 16-bit pixels are encoded: srgb (default) or linear.
+        face_model: embedded (default), the name of a model of the library (`models list`), or a model folder.
         checkpoint: folder in which the work is saved as it goes, and resumed from.
         quiet: no progress and no summary.
         no_shadows: leave self-shadows out of the light transport, to see what they buy.
@@ -95,10 +98,12 @@ def reconstruct(
         "face": face,
         "device": device,
         "colour": colour,
+        "face_model": face_model,
     }
     settings = settings_of(config, options, no_shadows)
     folder = default_folder(photo) if out is None else out
     _check_folder(folder, force, checkpoint)
+    _check_model(settings)
     _reconstruct(load_photo(photo, settings.colour), settings, folder, force, checkpoint, quiet, not no_report)
 
 
@@ -110,6 +115,7 @@ def demo(
     seed: int = 0,
     deterministic: Flag = False,
     device: Device = "auto",
+    face_model: str = "embedded",
     quiet: Flag = False,
 ) -> None:
     """Reconstruct the photograph of astronaut Eileen Collins (NASA, public domain) that scikit-image carries.
@@ -121,11 +127,13 @@ def demo(
         seed: seed of all randomness.
         deterministic: one thread; the same seed then gives the same bytes on the same machine.
         device: auto, llvm (CPU) or cuda.
+        face_model: embedded, the name of a model of the library, or a model folder.
         quiet: no progress and no summary.
     """
-    settings = Config(quality=quality, seed=seed, deterministic=deterministic, device=device)
+    settings = Config(quality=quality, seed=seed, deterministic=deterministic, device=device, face_model=face_model)
     settings.resolved()
     _check_folder(out, force, None)
+    _check_model(settings)
     from skimage.data import astronaut
 
     from raytrace_face.capture.photo import photo_from_array
@@ -216,6 +224,7 @@ COMMANDS: dict[str, Any] = {
     "export": export,
     "evaluate": group("Measure results of this or any other program by the field's own protocols.", EVALUATE),
     "benchmark": group("Make benchmarks, and run methods through them.", BENCHMARK),
+    "models": group("The library of face models that you bring (docs/face-models.md).", cli_models.COMMANDS),
     "doctor": doctor,
 }
 
@@ -245,6 +254,13 @@ def _check_folder(folder: Path, force: bool, checkpoint: Path | None) -> None:
     check_output(folder, force)
     if checkpoint is not None and checkpoint.exists() and not checkpoint.is_dir():
         raise OutputError(f"checkpoint {str(checkpoint)!r} is not a folder: choose another with --checkpoint")
+
+
+def _check_model(config: Config) -> None:
+    from raytrace_face.face.library import EMBEDDED, locate
+
+    if config.face_model != EMBEDDED:
+        locate(config.face_model)
 
 
 def _reconstruct(

@@ -121,6 +121,8 @@ class Config:
     """auto, llvm (CPU) or cuda."""
     colour: Colour = "srgb"
     """How 8- and 16-bit pixels are encoded: srgb (photographs) or linear (machine-vision cameras)."""
+    face_model: str = "embedded"
+    """Face model: embedded, the name of one in the library, or the path of a model folder (docs/face-models.md)."""
     face: int | None = None
     """Which face, 0 = largest; none = the largest, with a warning when there are several."""
     iterations: int | None = None
@@ -240,6 +242,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 
 def _check(config: Config) -> None:
+    if not config.face_model:
+        raise InputError("face_model is empty: use embedded, a name of the library or the path of a model folder")
     for name, (low, high) in RANGES.items():
         value = _lookup(config, name)
         if value is not None and not low <= value <= high:

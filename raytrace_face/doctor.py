@@ -61,6 +61,7 @@ def examine(device: str = "auto") -> Report:
         report.facts.append((path.name, f"{path.stat().st_size / 1e6:.2f} MB  sha256 {_sha256(path)}"))
     report.attempt("networks", _networks)
     report.attempt("face model", _face_model)
+    _library(report)
     return report
 
 
@@ -125,6 +126,22 @@ def _face_model() -> str:
         f"{model.name}: {model.vertex_count} vertices, {len(model.identity)} identity modes, "
         f"{len(model.expression_names)} expressions, {model.licence}"
     )
+
+
+def _library(report: Report) -> None:
+    """The face models that the user brought, each read and checked."""
+    from raytrace_face.face import library
+
+    report.facts.append(("library", str(library.home())))
+    for entry in library.list_models():
+        report.attempt(f"model {entry.name}", lambda folder=entry.folder: _brought(folder))  # type: ignore[misc]
+
+
+def _brought(folder: Path) -> str:
+    from raytrace_face.face import archive
+
+    model = archive.load(folder)
+    return f"{model.vertex_count} vertices, {len(model.identity)} identity modes, {model.licence}"
 
 
 def _sha256(path: Path) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from raytrace_face.errors import OutputError
 
-MARKS = ("result.json", "benchmark.toml", "export.json", "compare.json")
+MARKS = ("result.json", "benchmark.toml", "export.json", "compare.json", "model.json")
 """A folder that holds one of these was written by this program, and may be replaced."""
 
 

@@ -93,8 +93,11 @@ class Reconstruction:
     versions: dict[str, str] = field(default_factory=dict)
     history: dict[str, list[float]] = field(default_factory=dict)
     """Loss curves by stage."""
+    model_sha256: str = ""
+    """Digest of a brought face model's arrays, by which a stored result finds it again; "" for the embedded one."""
     model: FaceModel | None = field(default=None, repr=False, compare=False)
-    """The face model itself; None = the embedded one, which must then bear `model_name`. Not saved."""
+    """The face model itself; None = the embedded one, which must then bear `model_name`, or one of the library. Not
+    saved."""
 
     def dominant_light_head(self) -> Array:
         """(3,) unit vector to the main light, head frame."""
@@ -109,10 +112,14 @@ class Reconstruction:
         """The face model that the coefficients belong to.
 
         Raises:
-            InputError: it is neither given nor embedded.
+            InputError: it is neither given nor embedded nor in the library.
         """
         if self.model is not None:
             return self.model
+        if self.model_sha256:
+            from raytrace_face.face.library import of_result
+
+            return of_result(self.model_name, self.model_sha256, self.config.face_model)
         from raytrace_face.face.store import load_embedded
 
         model = load_embedded()
@@ -235,6 +242,7 @@ class Reconstruction:
             "format_version": FORMAT_VERSION,
             "photo": {"name": self.photo_name, "sha256": self.photo_sha256},
             "model": self.model_name,
+            "model_sha256": self._model_sha256(),
             "camera": {**camera, "principal_px": list(self.camera.principal_px)},
             "crop": {f.name: getattr(self.window, f.name) for f in fields(Window)},
             "T_camera_head": self.face.T_camera_head.tolist(),
@@ -259,6 +267,16 @@ class Reconstruction:
             "history": {name: list(curve) for name, curve in self.history.items()},
         }
 
+    def _model_sha256(self) -> str:
+        if self.model is None:
+            return self.model_sha256
+        from raytrace_face.face.archive import fingerprint
+        from raytrace_face.face.store import load_embedded
+
+        embedded, sha256 = load_embedded(), fingerprint(self.model)
+        own = self.model.name == embedded.name and sha256 == fingerprint(embedded)
+        return "" if own else sha256
+
     def _arrays(self) -> dict[str, np.ndarray]:
         """Every array by dotted name."""
         found: dict[str, np.ndarray] = {}
@@ -279,7 +297,7 @@ class Reconstruction:
         """Read a result folder; every array comes back bit for bit.
 
         Args:
-            model: the face model, when the result does not belong to the embedded one.
+            model: the face model, when it is neither the embedded one nor in the library.
 
         Raises:
             InputError: no result folder, damaged, or written by a newer version.
@@ -387,6 +405,7 @@ def _assemble(d: dict[str, Any], arrays: dict[str, np.ndarray], model: FaceModel
     camera = {**d["camera"], "principal_px": tuple(d["camera"]["principal_px"])}
     return Reconstruction(
         model_name=d["model"],
+        model_sha256=d.get("model_sha256", ""),
         camera=Camera(**camera),
         window=Window(**d["crop"]),
         face=FaceParams(**_group(arrays, "face.")),

@@ -17,6 +17,7 @@ from raytrace_face.benchmark.protocol import NAN, Column, Pooled, Scored
 from raytrace_face.benchmark.spec import Benchmark, Item
 from raytrace_face.benchmark.yaleb import on_crop
 from raytrace_face.capture.colour import srgb_to_linear
+from raytrace_face.face.library import EMBEDDED
 from raytrace_face.measure import geometry, images, light, meshes, protocols
 from raytrace_face.measure.surface import F, Surface
 from raytrace_face.result import Reconstruction
@@ -46,10 +47,10 @@ def _scan(benchmark: Benchmark, name: str) -> tuple[meshes.Scan, F]:
 
 
 @lru_cache(maxsize=4)
-def head_turn(benchmark_folder: Path, mean_head: str) -> NDArray[np.float64]:
-    """Rotation (3, 3) from the program's mean head to the test model's: their frames agree in origin, not in tilt."""
+def head_turn(benchmark_folder: Path, mean_head: str, face_model: str) -> NDArray[np.float64]:
+    """Rotation (3, 3) from a face model's mean head to the test model's: their frames agree in origin, not in tilt."""
     with np.load(benchmark_folder / mean_head, allow_pickle=False) as z:
-        mean = meshes.mean_face()
+        mean = meshes.mean_face(face_model)
         return geometry.align(mean.vertices, mean.triangles, z["vertices"][::2]).motion.rotation
 
 
@@ -65,7 +66,7 @@ def expression_errors(result: Reconstruction, truth: Mapping[str, float]) -> dic
         elif not name.startswith(("eyeLook", "eyeBlink", "tongue")):
             quiet.append(float(weight))
     rmse = float(np.sqrt(np.mean(active))) if active else NAN
-    return {"expression_rmse": rmse, "expression_quiet": float(np.mean(quiet))}
+    return {"expression_rmse": rmse, "expression_quiet": float(np.mean(quiet)) if quiet else NAN}
 
 
 def albedo_error(benchmark: Benchmark, item: Item, result: Reconstruction) -> tuple[float, Array, Array]:
@@ -89,9 +90,9 @@ def _colour_rmse(found: Array, truth: Array, mask: NDArray[np.bool_]) -> float:
     return float(np.mean([images.relative_rmse(found[..., c], truth[..., c], mask) for c in range(3)]))
 
 
-def _rotation(benchmark: Benchmark, item: Item) -> NDArray[np.float64]:
-    """(3, 3) true pose of the program's own mean head, camera frame."""
-    turn = head_turn(benchmark.folder.resolve(), str(benchmark.options["mean_head"]))
+def _rotation(benchmark: Benchmark, item: Item, face_model: str = EMBEDDED) -> NDArray[np.float64]:
+    """(3, 3) true pose of a face model's mean head, camera frame."""
+    turn = head_turn(benchmark.folder.resolve(), str(benchmark.options["mean_head"]), face_model)
     return np.asarray(np.array(item["T_camera_head"])[:3, :3] @ np.array(item["rotation"]) @ turn, np.float64)
 
 
@@ -99,7 +100,9 @@ def score(benchmark: Benchmark, item: Item, result: Reconstruction) -> Scored:
     """Figures of a reconstruction."""
     row: dict[str, Any] = _start(item)
     row |= scans.geometry_row("now", *_scan(benchmark, str(item["head"])), meshes.of_result(result))
-    row["pose_deg"] = light.rotation_angle_deg(result.face.T_camera_head[:3, :3], _rotation(benchmark, item))
+    row["pose_deg"] = light.rotation_angle_deg(
+        result.face.T_camera_head[:3, :3], _rotation(benchmark, item, result.config.face_model)
+    )
     row["light_error_deg"] = float(light.angle_deg(result.dominant_light, np.array(item["light_direction"])))
     row["albedo_rmse"], found, truth = albedo_error(benchmark, item, result)
     row |= expression_errors(result, item["expression"])

@@ -54,7 +54,7 @@ class FaceModel:
     weld: NDArray[np.int32]
     """(V,) index of the representative of each group of duplicated vertices, for smooth normals over seams."""
     mirror: NDArray[np.int32]
-    """(V,) index of the vertex mirrored at x = 0; skin uv obeys uv[mirror] == (1 - u, v)."""
+    """(V,) index of the vertex mirrored at x = 0; the embedded model's skin uv obeys uv[mirror] == (1 - u, v)."""
     landmark_index: NDArray[np.int32]
     """(N,) index into the 478 network landmarks."""
     landmark_triangle: NDArray[np.int32]

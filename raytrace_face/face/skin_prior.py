@@ -10,6 +10,9 @@ axes.
 Specular. F0 and roughness by region follow measured skin: index of refraction about 1.4-1.45 gives F0 0.028-0.034
 (Donner & Jensen 2006); Weyrich et al. 2006 (table of Torrance-Sparrow fits, 149 people, 10 regions) find forehead and
 nose more specular than cheeks and chin, lips shiniest; Ghosh et al. 2011 and Riviere et al. 2020 the same order.
+
+A model that brings measured statistics of reflectance (AlbedoMM: Smith et al., CVPR 2020) is believed instead, except
+for the tone of skin over all people, which its sample does not span.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from raytrace_face.face.model import FaceModel
+from raytrace_face.face.model import AlbedoBasis, FaceModel
 from raytrace_face.types import Array
 
 HAEMOGLOBIN = np.array(
@@ -56,6 +59,19 @@ PERSONAL_SIGMA = 0.30
 """Standard deviation of a person's log albedo about the statistical one: freckles, moles, uneven tone."""
 PERSONAL_SIGMA_BY_REGION = {"beard": 0.40, "eyelids": 0.35, "lips": 0.40, "brows": 0.80}
 """The same where it is larger: stubble, make-up, and the hairs of the brows."""
+
+ALBEDO_MODES = 40
+"""Most modes of a brought albedo basis that are fitted, by falling variance. Stage 1 counts a face of 128 px (6,000
+pixels) as 15 independent colours (`fit.albedo.CORRELATED`), 45 numbers; more coefficients would follow the prior."""
+ALBEDO_RANGE = (0.01, 0.95)
+"""Range that a brought mean albedo is clipped to before its logarithm is taken."""
+LOG_MODE_LIMIT = 1.0
+"""Largest log albedo per standard deviation of a brought mode: beyond, where the mean is nearly black, the linear basis
+says nothing about ratios."""
+SPECULAR_RANGE = (0.5, 2.0)
+"""Range of a brought mean specular albedo relative to its median on the face: F0 0.015 to 0.06."""
+F0_FACE = 0.030
+"""F0 of average facial skin: index of refraction 1.42."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +114,35 @@ def _region(model: FaceModel, name: str) -> NDArray[np.float64]:
 
 
 def skin_prior(model: FaceModel) -> SkinPrior:
-    """The diffuse prior on a model's vertices; regions the model lacks give no mode."""
+    """The diffuse prior on a model's vertices: of its own albedo basis, else of chromophores and the regions it has."""
+    return _regional_prior(model) if model.albedo is None else _measured_prior(model, model.albedo)
+
+
+def _measured_prior(model: FaceModel, basis: AlbedoBasis) -> SkinPrior:
+    """A linear albedo basis in log space: log(mean + c b) = log mean + c b / mean to first order in c b / mean.
+
+    One standard deviation of skin is some 10 %, where the error is half a per cent; and in log space albedo stays
+    positive for every c. Melanin and haemoglobin over the whole face stay free with their full spread: published bases
+    are of a few dozen mostly light-skinned people (AlbedoMM: 73), so their own tone falls far short of dark skin.
+    """
+    melanin, haemoglobin = absorption()
+    mean = np.clip(np.asarray(basis.diffuse, np.float64), *ALBEDO_RANGE)
+    log = np.log(mean)
+    weight = _region(model, "face")
+    log_mean = (weight @ log) / weight.sum()
+    own = np.clip(basis.diffuse_modes[:ALBEDO_MODES] / mean, -LOG_MODE_LIMIT, LOG_MODE_LIMIT)
+    tone = np.stack([MELANIN_SIGMA * melanin, HAEMOGLOBIN_SIGMA * haemoglobin])
+    everywhere = np.repeat(tone[:, None], model.vertex_count, axis=1)
+    return SkinPrior(
+        log_mean=log_mean.astype(np.float32),
+        offset=(log - log_mean).astype(np.float32),
+        modes=np.concatenate([everywhere, own]).astype(np.float32),
+        names=("melanin", "haemoglobin", *(f"albedo {k + 1}" for k in range(len(own)))),
+    )
+
+
+def _regional_prior(model: FaceModel) -> SkinPrior:
+    """Chromophores over the face and by region; regions the model lacks give no mode."""
     melanin, haemoglobin = absorption()
     ones = np.ones(model.vertex_count)
     grey = np.array([-1.0, -1.0, -1.0])
@@ -152,9 +196,17 @@ def personal_sigma(model: FaceModel) -> Array:
 
 
 def specular_prior(model: FaceModel) -> Array:
-    """Fresnel reflectance at normal incidence (V,), grey: 0.028 (index 1.4) raised where sebum adds an oily film."""
+    """Fresnel reflectance at normal incidence (V,), grey: 0.028 (index 1.4) raised where sebum adds an oily film.
+
+    Of a model with specular statistics, their mean relative to its median on the face, about `F0_FACE`: the pattern is
+    measured, the scale of such bases is that of a camera rig.
+    """
+    if model.albedo is not None and model.albedo.specular is not None:
+        grey = np.asarray(model.albedo.specular, np.float64).mean(axis=1)
+        middle = float(np.median(grey[_region(model, "face") > 0.5]))
+        return (F0_FACE * np.clip(grey / max(middle, 1e-9), *SPECULAR_RANGE)).astype(np.float32)
     return _by_region(
-        model, 0.030, {"forehead": 0.034, "cheeks": 0.030, "chin": 0.029, "nose": 0.037, "lips": 0.040, "neck": 0.028}
+        model, F0_FACE, {"forehead": 0.034, "cheeks": 0.030, "chin": 0.029, "nose": 0.037, "lips": 0.040, "neck": 0.028}
     )
 
 

@@ -1,7 +1,7 @@
-"""Face models on disk: a plain npz of arrays (never pickles), checked when it is read.
+"""The embedded face model on disk: a plain npz of arrays (never pickles), checked when it is read.
 
-Two layouts share the format mark. `save_model` / `load_model` keep a finished `FaceModel` bit for bit. The embedded
-model is kept coarse (quads, bases quantised to 2 micrometres) and subdivided by one sparse matrix when it is loaded.
+It is kept coarse (quads, bases quantised to 2 micrometres) and subdivided by one sparse matrix when it is loaded.
+Models that users bring lie in `face.library`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from raytrace_face.errors import ModelError
+from raytrace_face.face.check import check_model
 from raytrace_face.face.mesh import (
     Floats,
     Index,
@@ -32,28 +33,12 @@ from raytrace_face.face.mesh import (
 )
 from raytrace_face.face.model import PARTS, FaceModel
 
-FORMAT = "raytrace_face model 1"
 COARSE_FORMAT = "raytrace_face coarse model 1"
 STEP_MM = 0.002
 """Quantisation of the bases on disk."""
 DEFAULT_LEVEL = 1
 STORED_LEVEL = 1
 """Level of the uv and landmark embedding on disk."""
-
-_FIELDS = (
-    "mean",
-    "identity",
-    "expression",
-    "triangles",
-    "triangle_part",
-    "uv",
-    "weld",
-    "mirror",
-    "landmark_index",
-    "landmark_triangle",
-    "landmark_barycentric",
-    "landmark_sigma_mm",
-)
 
 
 @dataclass(frozen=True)
@@ -100,7 +85,7 @@ def _write(path: Path, arrays: Mapping[str, NDArray]) -> None:
             archive.writestr(info, buffer.getvalue(), compresslevel=9)
 
 
-def _read(path: Path, kind: str) -> dict[str, NDArray]:
+def _read(path: Path) -> dict[str, NDArray]:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as data:
             arrays = {key: data[key] for key in data.files}
@@ -109,77 +94,17 @@ def _read(path: Path, kind: str) -> dict[str, NDArray]:
     except Exception as error:  # zlib.error and friends on damaged members
         raise ModelError(f"{path} is damaged ({error}): install it again") from error
     mark = str(arrays.get("format", ""))
-    if mark != kind:
-        raise ModelError(f"{path} is marked {mark!r}, not {kind!r}: it is no face model of this version")
+    if mark != COARSE_FORMAT:
+        raise ModelError(f"{path} is marked {mark!r}, not {COARSE_FORMAT!r}: it is no face model of this version")
     for key, value in arrays.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise ModelError(f"{path}: array {key!r} holds values that are not finite: install it again")
     return arrays
 
 
-def check_model(model: FaceModel) -> FaceModel:
-    """Raise `ModelError` unless shapes, index ranges and names of a model fit together; returns the model."""
-    v, k, e = len(model.mean), len(model.identity), len(model.expression_names)
-    f, n = len(model.triangles), len(model.landmark_index)
-    shapes = {
-        "mean": (v, 3),
-        "identity": (k, v, 3),
-        "expression": (e, v, 3),
-        "triangles": (f, 3),
-        "triangle_part": (f,),
-        "uv": (v, 2),
-        "weld": (v,),
-        "mirror": (v,),
-        "landmark_index": (n,),
-        "landmark_triangle": (n,),
-        "landmark_barycentric": (n, 3),
-        "landmark_sigma_mm": (n,),
-    }
-    for field, shape in shapes.items():
-        value = np.asarray(getattr(model, field))
-        if value.shape != shape:
-            raise ModelError(f"model {model.name!r}: {field} has shape {value.shape}, expected {shape}")
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
-            raise ModelError(f"model {model.name!r}: {field} holds values that are not finite")
-    limits = {"triangles": v, "weld": v, "mirror": v, "landmark_triangle": f, "triangle_part": len(PARTS)}
-    for field, limit in limits.items():
-        value = np.asarray(getattr(model, field))
-        if value.size and (value.min() < 0 or value.max() >= limit):
-            raise ModelError(f"model {model.name!r}: {field} points outside [0, {limit})")
-    for name, weight in model.regions.items():
-        if weight.shape != (v,):
-            raise ModelError(f"model {model.name!r}: region {name!r} has shape {weight.shape}, expected {(v,)}")
-    return model
-
-
-def save_model(model: FaceModel, path: str | Path) -> None:
-    """Write a model so that `load_model` gives the same arrays bit for bit."""
-    arrays: dict[str, NDArray] = {field: np.asarray(getattr(model, field)) for field in _FIELDS}
-    arrays |= {f"region_{name}": weight for name, weight in model.regions.items()}
-    _write(Path(path), arrays | _labels(FORMAT, model))
-
-
-def load_model(path: str | Path) -> FaceModel:
-    """Read a model written by `save_model`.
-
-    Raises:
-        ModelError: the file is damaged, of another kind, or its arrays do not fit together.
-    """
-    arrays: dict[str, Any] = _read(Path(path), FORMAT)
-    try:
-        model = FaceModel(
-            **{field: arrays[field] for field in _FIELDS},
-            regions={key[len("region_") :]: a for key, a in arrays.items() if key.startswith("region_")},
-            **_unlabel(arrays),
-        )
-    except KeyError as error:
-        raise ModelError(f"{path} lacks the array {error}: install it again") from error
-    return check_model(model)
-
-
-def _labels(mark: str, model: FaceModel | CoarseModel) -> dict[str, NDArray]:
+def _labels(model: CoarseModel) -> dict[str, NDArray]:
     return {
-        "format": np.array(mark),
+        "format": np.array(COARSE_FORMAT),
         "name": np.array(model.name),
         "licence": np.array(model.licence),
         "expression_names": np.array(model.expression_names, dtype=np.str_),
@@ -220,7 +145,7 @@ def save_coarse(model: CoarseModel, path: str | Path) -> None:
         "landmark_sigma_mm": model.landmark_sigma_mm.astype(np.float32),
     }
     arrays |= {f"region_{n}": np.rint(w * 255).astype(np.uint8) for n, w in model.regions.items()}
-    _write(Path(path), arrays | _labels(COARSE_FORMAT, model))
+    _write(Path(path), arrays | _labels(model))
 
 
 def load_coarse(path: str | Path) -> CoarseModel:
@@ -229,7 +154,7 @@ def load_coarse(path: str | Path) -> CoarseModel:
     Raises:
         ModelError: the file is damaged or its arrays do not fit together.
     """
-    arrays: dict[str, Any] = _read(Path(path), COARSE_FORMAT)
+    arrays: dict[str, Any] = _read(Path(path))
     try:
         model = CoarseModel(
             mean=arrays["mean"],

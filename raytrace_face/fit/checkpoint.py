@@ -26,11 +26,11 @@ State = dict[str, NDArray]
 class Checkpoint:
     """A folder of named states; without a folder it forgets everything."""
 
-    def __init__(self, folder: Path | None, photo: Photo, config: Config, model_name: str = "") -> None:
+    def __init__(self, folder: Path | None, photo: Photo, config: Config, model: str = "") -> None:
         self.folder = folder
         settings = json.dumps(config.to_dict(), sort_keys=True)
         pixels = hashlib.sha256(np.ascontiguousarray(photo.linear).tobytes()).hexdigest()
-        self.key = hashlib.sha256(f"{pixels} {settings} {model_name}".encode()).hexdigest()
+        self.key = hashlib.sha256(f"{pixels} {settings} {model}".encode()).hexdigest()
         if folder is not None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)

@@ -301,7 +301,7 @@ def stage2(
     fixed = [t(np.array(x, np.float32)) for x in (vertices, first.face.T_camera_head, view.camera.focal_px)]
     light = [t(np.array(x, np.float32)) for x in (area.corners, area.radiance, first.light.ambient_sh())]
     start = t(np.log(plain.diffuse))
-    f0, rough = t(plain.specular), t(plain.roughness)
+    f0, rough, mirror = t(plain.specular), t(plain.roughness), t(texels.mirror)
     unknowns = {
         "diffuse": start.clone().requires_grad_(),
         "specular": torch.zeros_like(rough).requires_grad_(),
@@ -321,7 +321,8 @@ def stage2(
         inputs = RenderInputs(*[*fixed, *maps(), *light])
         loss = photometric(render(setting.head, view, inputs, seed * 100003 + 50000 + i), image, w, scale)
         x = u["diffuse"]
-        loss = loss + config.stage2.symmetry * charbonnier(x - torch.flip(x, dims=(1,)), 0.05).mean()
+        other = x.flatten(0, 1).index_select(0, mirror).reshape(x.shape)
+        loss = loss + config.stage2.symmetry * charbonnier(x - other, 0.05).mean()
         loss = loss + config.stage2.consistency * ((x - start) ** 2).mean()
         loss = loss + config.stage2.consistency * sum((u[k] ** 2).mean() for k in ("specular", "roughness"))
         smooth = edge_aware_smoothness(x.permute(2, 0, 1)[None], None)

@@ -76,7 +76,7 @@ def fit_weight(observation: Observation, g: GBuffer, model: FaceModel, brows: bo
     facing = ((g.normal * g.view).sum(axis=1) > GRAZING).reshape(size, size)
     inside = ndimage.binary_erosion(skin & facing & (region > 0.5), iterations=1)
     weight = inside * region * observation.usable
-    if not brows:
+    if not brows and "brows" in model.regions:
         weight = weight * (1 - np.clip(g.interpolate(model.regions["brows"]), 0, 1).reshape(size, size))
     return weight.ravel().astype(np.float32)
 

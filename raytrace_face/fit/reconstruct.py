@@ -70,27 +70,32 @@ def reconstruct(
     Args:
         photo: a `Photo`, a file, or an array (H, W) or (H, W, 3) of 8- or 16-bit codes or floats (`config.colour`).
         config: settings; default standard quality.
-        model: face model; default the embedded one.
+        model: face model; default the one that `config.face_model` names.
         progress: show a bar with the loss on stderr.
         checkpoint: folder to resume from after a kill.
 
     Raises:
-        InputError, NoFaceError: the photo cannot be used.
+        InputError, NoFaceError: the photo cannot be used, or there is no such face model.
         MachineError: no usable libLLVM or GPU.
     """
+    from raytrace_face.face.archive import fingerprint
+    from raytrace_face.face.library import EMBEDDED, find
+
     given = Config() if config is None else config
     settings = given.resolved()
     watch = Stopwatch()
+    with watch.phase("model"):
+        brought = find(settings.face_model) if model is None and settings.face_model != EMBEDDED else model
     with watch.phase("load"):
         picture = _as_photo(photo, settings.colour)
         start(settings.device, settings.deterministic)
     with watch.phase("capture"):
         seen = run_capture(picture, settings.face, settings.stage2.size)
     folder = None if checkpoint is None else Path(checkpoint)
-    store = Checkpoint(folder, picture, settings, "" if model is None else model.name)
+    store = Checkpoint(folder, picture, settings, "" if brought is None or folder is None else fingerprint(brought))
     bar = Progress(progress)
     try:
-        return _fit(picture, seen, given, settings, model, store, bar, watch)
+        return _fit(picture, seen, given, settings, brought, store, bar, watch)
     finally:
         bar.close()
 

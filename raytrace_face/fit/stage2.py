@@ -9,6 +9,7 @@ diffuse map leaves over, and then the closed form is evaluated once more under t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -79,6 +80,8 @@ class Texels:
     """(T, T, 2) window pixels."""
     visible: Array
     """(T, T) in [0, 1]: seen by the camera, facing it, and fitted."""
+    mirror: NDArray[np.int64]
+    """(T * T,) texel that shows the mirrored point of the skin; the texel itself where there is none."""
 
 
 def shading_sigma(lit: Lit) -> Array:
@@ -126,18 +129,21 @@ def pixel_albedo(lit: Lit, sigma: Array, albedo: Array, shine: Array, shine_erro
     return deviation.astype(np.float32), confidence.astype(np.float32)
 
 
-def complete(deviation: Array, confidence: Array, symmetry: float) -> Array:
+def complete(deviation: Array, confidence: Array, mirror: NDArray[np.int64], symmetry: float) -> Array:
     """Fill a log-albedo deviation (T, T, 3) where confidence (T, T) is low: mirror first, then neighbours, then 0.
 
     The mirror texel lends its detail and its tone where it is surer; the neighbours (normalised convolution over
     coarser and coarser scales) lend only their tone; the rest is the statistical albedo.
+
+    Args:
+        mirror: (T * T,) `Texels.mirror`.
     """
-    mirror_c = confidence[:, ::-1]
+    mirror_c = confidence.ravel()[mirror].reshape(confidence.shape)
+    mirror_d = deviation.reshape(-1, 3)[mirror].reshape(deviation.shape)
     lend = (1 - confidence) * mirror_c * min(symmetry * 4, 1.0)
+    lend[(mirror == np.arange(len(mirror))).reshape(lend.shape)] = 0
     total = confidence + lend
-    value = (deviation * confidence[..., None] + deviation[:, ::-1] * lend[..., None]) / np.maximum(total, 1e-6)[
-        ..., None
-    ]
+    value = (deviation * confidence[..., None] + mirror_d * lend[..., None]) / np.maximum(total, 1e-6)[..., None]
     keep = np.clip(total, 0, 1)[..., None]
     background = _surroundings(value, total)
     return (value * keep + background * (1 - keep)).astype(np.float32)
@@ -201,7 +207,7 @@ def fit_maps(
         shine = (f0_seen * strength)[..., None] * lit.gloss(factor)
         deviation, confidence = pixel_albedo(lit, sigma, statistical_seen, shine, shine_error)
         sure = sample_window(confidence, texels.xy) * texels.visible
-        filled = complete(sample_window(deviation, texels.xy), sure, config.symmetry)
+        filled = complete(sample_window(deviation, texels.xy), sure, texels.mirror, config.symmetry)
         return np.clip(statistical * np.exp(filled), 0.002, 0.98).astype(np.float32), np.clip(sure, 0, 1)
 
     plain = np.ones(lit.weight.shape, np.float32)
@@ -211,7 +217,7 @@ def fit_maps(
     log_strength, log_factor = np.zeros((2, size, size), np.float32)
     if config.iterations > 0:
         seen = sample_texture(albedo, lit.uv)
-        log_strength, log_factor, history = fit_highlight(lit, sigma, seen, f0_seen, size, config, progress)
+        log_strength, log_factor, history = fit_highlight(lit, sigma, seen, f0_seen, texels.mirror, config, progress)
         factor, strength = (np.exp(sample_texture(x, lit.uv)) for x in (log_factor, log_strength))
         albedo, confidence = diffuse(factor, strength, SHINE_ERROR[1])
     specular = np.repeat((f0 * np.exp(log_strength))[..., None], 3, 2)
@@ -220,7 +226,7 @@ def fit_maps(
 
 
 def fit_highlight(
-    lit: Lit, sigma: Array, diffuse: Array, f0: Array, size: int, config: Stage2Config,
+    lit: Lit, sigma: Array, diffuse: Array, f0: Array, mirror: NDArray[np.int64], config: Stage2Config,
     progress: Callable[[str, float], None],
 ) -> tuple[Array, Array, list[float]]:  # fmt: skip
     """Log factors (T, T) on F0 and roughness, by bounded L-BFGS, from what a diffuse map leaves over.
@@ -232,10 +238,11 @@ def fit_highlight(
     Args:
         sigma: (S, S) `shading_sigma`.
         diffuse, f0: (S, S, 3) and (S, S) maps as the window sees them.
-        size: T, texels a side.
+        mirror: (T * T,) `Texels.mirror`.
     """
-    t, T = torch.from_numpy, size
+    t, T = torch.from_numpy, math.isqrt(len(mirror))
     eighth = max(T // 8, 8)
+    partner = t(reduced_mirror(mirror, eighth))
     pixels = np.flatnonzero(lit.weight > 0.05)
     if not len(pixels):
         return np.zeros((T, T), np.float32), np.zeros((T, T), np.float32), []
@@ -262,7 +269,7 @@ def fit_highlight(
         here = torch.nn.functional.grid_sample(x, grid, align_corners=False, padding_mode="border")
         shine = here[:, :1].exp() * _interpolate(highlight, knots, here[:, 1:])
         photometric = (charbonnier(shine - residual, 0.01) * weight).sum() / 3
-        symmetry = ((x - torch.flip(x, dims=(3,))) ** 2).mean()
+        symmetry = ((x - x.flatten(2).index_select(2, partner).reshape(x.shape)) ** 2).mean()
         loss = photometric + config.symmetry * symmetry + 2 * config.consistency * (x**2).sum(1).mean()
         loss = loss + 4 * config.smoothness * edge_aware_smoothness(x, None)
         (slope,) = torch.autograd.grad(loss, x)
@@ -282,6 +289,14 @@ def fit_highlight(
     x = t(found.x.astype(np.float32)).reshape(1, 2, eighth, eighth)
     full = torch.nn.functional.interpolate(x, size=(T, T), mode="bilinear", align_corners=False)[0].numpy()
     return full[0], full[1], history
+
+
+def reduced_mirror(mirror: NDArray[np.int64], cells: int) -> NDArray[np.int64]:
+    """`Texels.mirror` (T * T,) on a grid of `cells` a side, (cells * cells,), by the texels in the middle of cells."""
+    size = math.isqrt(len(mirror))
+    middle = ((np.arange(cells) + 0.5) * size / cells).astype(np.int64)
+    row, column = np.divmod(mirror[(middle[:, None] * size + middle).ravel()], size)
+    return (row * cells // size) * cells + column * cells // size
 
 
 def _interpolate(stack: torch.Tensor, knots: torch.Tensor, at: torch.Tensor) -> torch.Tensor:

@@ -112,7 +112,7 @@ def texels_in_window(
     xy = project(seen, to_camera(face.T_camera_head, points)).astype(np.float32)
     visible = visible_points(setting.head, face.T_camera_head, points) & texel_map.inside.ravel()
     T = texel_map.size
-    return Texels(xy.reshape(T, T, 2), visible.reshape(T, T).astype(np.float32))
+    return Texels(xy.reshape(T, T, 2), visible.reshape(T, T).astype(np.float32), texel_map.mirror)
 
 
 def set_parts(diffuse: Array, f0: Array, part: NDArray[np.uint8], uv: Array) -> NDArray[np.bool_]:

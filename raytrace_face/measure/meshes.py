@@ -74,11 +74,11 @@ class Scan:
     """(N, 3) unit; None for bare points."""
 
 
-def mean_face() -> FaceMesh:
-    """The mean of the embedded face model: what a method must beat to have seen anything in the photo."""
-    from raytrace_face.face.store import load_embedded
+def mean_face(face_model: str = "embedded") -> FaceMesh:
+    """The mean of a face model, by default the embedded one: what a method must beat to have seen the photo at all."""
+    from raytrace_face.face.library import find
 
-    model = load_embedded()
+    model = find(face_model)
     return _of_model(model, model.mean, model.mean)
 
 

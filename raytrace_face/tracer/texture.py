@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from lightstage.transport import owned
 from raytrace_face.backend import MESH_FACES, MESH_POSITIONS
+from raytrace_face.face.mirror import mirrored_texels
 from raytrace_face.face.model import FaceModel
 from raytrace_face.tracer.scene import HeadScene
 from raytrace_face.types import Array
@@ -30,6 +31,8 @@ class TexelMap:
     """(T * T, 3)"""
     inside: NDArray[np.bool_]
     """(T, T) true where the texel's centre lies on the skin."""
+    mirror: NDArray[np.int64]
+    """(T * T,) texel that shows the mirrored point of the skin; the texel itself where there is none."""
 
     def spread(self, values: NDArray[np.floating]) -> Array:
         """Per-vertex values (V,) or (V, C) -> texture (T, T) or (T, T, C)."""
@@ -56,10 +59,12 @@ def texel_map(model: FaceModel, size: int) -> TexelMap:
     hit = pi.is_valid().numpy().reshape(size, size)
     b = np.where(hit.ravel(), pi.prim_uv.numpy(), 0)
     bary = np.stack([1 - b[0] - b[1], b[0], b[1]], axis=1).astype(np.float32)
-    corners = triangles[np.where(hit.ravel(), pi.prim_index.numpy(), 0)]
     nearest = ndimage.distance_transform_edt(~hit, return_distances=False, return_indices=True)
     source = (nearest[0] * size + nearest[1]).ravel()
-    return TexelMap(size, corners[source], bary[source], hit)
+    triangle = np.where(hit.ravel(), pi.prim_index.numpy(), 0)[source]
+    bary = bary[source]
+    mirror = mirrored_texels(model, triangles, triangle, bary, hit)
+    return TexelMap(size, triangles[triangle], bary, hit, mirror)
 
 
 def visible_points(

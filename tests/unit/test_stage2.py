@@ -23,7 +23,12 @@ def flat(value: float | np.ndarray, channels: int = 3) -> np.ndarray:
 @pytest.fixture
 def texels() -> stage2.Texels:
     y, x = np.mgrid[:S, :S] + 0.5
-    return stage2.Texels(np.stack([x, y], axis=2).astype(np.float32), np.ones((S, S), np.float32))
+    return stage2.Texels(np.stack([x, y], axis=2).astype(np.float32), np.ones((S, S), np.float32), flipped(S))
+
+
+def flipped(size: int) -> np.ndarray:
+    """The mirror of a texture whose middle column is the face's middle."""
+    return np.arange(size * size).reshape(size, size)[:, ::-1].ravel().copy()
 
 
 def lit(albedo: np.ndarray, shading: np.ndarray, shine: np.ndarray | None = None, f0: float = 0.03) -> stage2.Lit:
@@ -101,6 +106,32 @@ def test_the_lit_side_teaches_the_side_that_was_not_seen(texels):
     assert maps.diffuse[40, mirrored] == pytest.approx(maps.diffuse[40, 16], rel=0.05)
     alone, _ = fit(lit(mole(), flat(1.0)), hidden, replace(CONFIG, symmetry=0.0))
     assert alone.diffuse[40, mirrored] == pytest.approx(STATISTICAL, rel=0.1)
+
+
+def test_the_mirror_may_lie_anywhere_in_the_texture(texels):
+    """Both cheeks on charts of one orientation, side by side: the mirror image is half a texture away."""
+    index = np.arange(S * S).reshape(S, S)
+    elsewhere = np.roll(index, S // 2, axis=1).ravel()
+    hidden = replace(
+        texels, visible=np.where(np.arange(S) < S // 2, 1, 0) * np.ones((S, 1), np.float32), mirror=elsewhere
+    )
+    maps, _ = fit(lit(mole(), flat(1.0)), hidden)
+    assert maps.diffuse[40, 16 + S // 2] == pytest.approx(maps.diffuse[40, 16], rel=0.05)
+    assert maps.diffuse[40, S - 1 - 16] == pytest.approx(STATISTICAL, rel=0.1)
+
+
+def test_a_texel_without_a_mirror_lends_itself_nothing(texels):
+    """Half-sure texels whose mirror is themselves are filled as if there were no mirror at all."""
+    rng = np.random.default_rng(0)
+    deviation = rng.normal(0, 0.3, (S, S, 3)).astype(np.float32)
+    confidence = np.full((S, S), 0.5, np.float32)
+    alone = stage2.complete(deviation, confidence, np.arange(S * S), 1.0)
+    assert np.array_equal(alone, stage2.complete(deviation, confidence, flipped(S), 0.0))
+
+
+@pytest.mark.parametrize(("size", "cells"), [(64, 8), (512, 64), (100, 12)])
+def test_the_reduced_mirror_of_a_flip_is_a_flip(size, cells):
+    assert np.array_equal(stage2.reduced_mirror(flipped(size), cells), flipped(cells))
 
 
 def test_a_highlight_goes_to_f0_and_not_to_the_albedo(texels):

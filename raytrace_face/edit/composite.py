@@ -28,6 +28,9 @@ GRAZING = (0.15, 0.4)
 """Cosine between normal and view from which on a pixel begins to be, and is wholly, its own."""
 DETAIL_RANGE = 0.7
 """Log ratio of photo to rendering up to which it is detail of this face, e^0.7 = 2; beyond, the model is wrong here."""
+TEXTURE = 0.12
+"""Log ratio up to which what is finer than the maps is texture (pores, stubble) that stays under any light; beyond, it
+is the edge of a shadow that the model has elsewhere."""
 FINE_MM = 0.5
 """Radius below which detail is finer than the maps (a texel is about 0.5 mm): coarser detail was the fit's to explain,
 and what it left over does not hold under another light (docs/edits.md has what that costs)."""
@@ -102,14 +105,16 @@ def blend(
 ) -> Array:
     """The photo with the change from one rendering to another, (H, W, 3).
 
-    With q = new / old, its median g over the head (another exposure or tint) and trust t = min(q / g, g / q)^2, skin
-    becomes
+    With q = new / old, its median g over the head (another exposure or tint), r = min(q / g, g / q)^2 and trust t = r
+    times the mean of r over the face, skin becomes
 
-        new x detail + g t^2 (photo - old x detail),    log detail = fine + t coarse,
+        new x detail + g t^2 (photo - old x detail),    log detail = t (fine + coarse) + (1 - t) texture,
 
-    fine and coarse being the parts of log(photo / old), bounded, below and above `FINE_MM`. Equal renderings (t = g =
-    1) leave the photo as it is, in every bit. Another direction of the light shows the new rendering, with the texture
-    that is too fine for the maps and without what the model gets wrong under the old light, such as misplaced shadows.
+    fine and coarse being the parts of log(photo / old), bounded, below and above `FINE_MM`, and texture the fine part
+    without what exceeds `TEXTURE`. Equal renderings (t = g = 1) leave the photo as it is, in every bit. Another
+    direction of the light shows the new rendering, with the texture that is too fine for the maps and without what the
+    model gets wrong under the old light. Trust is of the whole face, too: where the model missed a shadow of the
+    photo, both of its renderings are bright, and only the rest of the face tells that the light has changed.
     Where a pixel borrows, photo x q, with q of the skin around, and no brighter than that skin allows (`BRIGHTEST`).
 
     Args:
@@ -132,7 +137,10 @@ def blend(
     q = (new + floor) / (old + floor)
     g = np.median(q[drawn[..., 0] > 0], axis=0) if drawn.any() else np.ones(3, np.float32)
     trust = np.minimum(q / g, g / q) ** 2
-    detail = np.exp(delta + (trust - 1) * coarse)
+    face = (drawn[..., 0] > 0) & (matte > 0.5)
+    trust = trust * (float(trust[face].mean()) if face.any() else 1.0)
+    fine = delta - coarse
+    detail = np.exp(delta + (trust - 1) * (coarse + fine - fine / (1 + (fine / TEXTURE) ** 2)))
     skin = g * photo + (new - g * old) * detail - g * (photo - old * detail) * (1 - trust**2)
 
     lends = drawn * (1 - borrow[..., None])

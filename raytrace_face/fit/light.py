@@ -30,6 +30,9 @@ LEAST_SQUARES = 3.0
 """The same where the loss shall not be robust: a residual as large as the mean luminance still counts as its square."""
 AMBIENT_RIDGE = 0.02
 """Ridge on the ambient lobes: what an area light explains must not leak into the ambient."""
+MAIN_REACH = 0.15
+"""A light that gives the face less than this share of what the best placed one would is not the main light, however
+strong: little of the face says that it is there."""
 COLOUR_PULL = 0.05
 """Pull of each light's colour to that of all light, as a share of the evidence that the light has when it is alone."""
 SEARCH_PIXELS = 2000
@@ -59,14 +62,14 @@ class Light:
     """Lights far away and an ambient, head frame."""
 
     directions: F
-    """(N, 3) unit vectors to the lights; first the one that gives the face most."""
+    """(N, 3) unit vectors to the lights; the main one first (`main_first`)."""
     irradiance: F
     """(N, 3) irradiance / pi at the head's centre."""
     ambient: F
     """(A, 3) weights of the lobes about `ambient_axes()`."""
 
     def dominant(self) -> F:
-        """(3,) unit vector to the light that gives the face most; without lights, to where most ambient comes from."""
+        """(3,) unit vector to the main light; without lights, to where most of the ambient comes from."""
         if len(self.directions):
             return self.directions[0]
         towards = self.ambient.mean(axis=1) @ ambient_axes()
@@ -157,7 +160,8 @@ def estimate_light(
             lights[:, k] = radiance_columns(tracing.columns(directions[k : k + 1], angle, seed + 3), tracing.surface)[
                 :, 0
             ]
-    return _colours(directions, lights, ambient_columns(colour, dense), image.astype(np.float64), bound, w, scale)
+    found = _colours(directions, lights, ambient_columns(colour, dense), image.astype(np.float64), bound, w, scale)
+    return main_first(found, w @ (lights @ REC709_LUMINANCE) / float((w @ Y_dense).max()))
 
 
 def _search(
@@ -186,7 +190,7 @@ def _search(
 def _colours(
     directions: F, lights: F, ambient: F, image: F, clipped: NDArray[np.bool_], weight: F, scale: float
 ) -> Light:
-    """RGB strengths of lights and lobes, channel by channel, robustly; the light that gives the face most comes first.
+    """RGB strengths of lights and lobes, channel by channel, robustly.
 
     What no pixel tells apart goes to lights of one colour (`COLOUR_PULL`): two lights that shine on the same skin would
     else be as colourful as their errors.
@@ -205,10 +209,18 @@ def _colours(
             pull=COLOUR_PULL, towards=tint * grey, clipped=clipped[:, c],
         )  # fmt: skip
         x[:, c] = solved[:, 0]
-    # a lamp behind the head may be the strongest of all and yet give the face the least
-    given = (weight @ (lights @ REC709_LUMINANCE)) * x[:N].mean(axis=1)
-    order = np.argsort(-given)
-    return Light(directions[order], x[:N][order], x[N:])
+    return Light(directions, x[:N], x[N:])
+
+
+def main_first(light: Light, reach: F) -> Light:
+    """The lights strongest first, but those last that hardly reach the face (`MAIN_REACH`).
+
+    Args:
+        reach: (N,) what each gives the photo's pixels, relative to the best placed light of the same strength.
+    """
+    strength = light.irradiance.mean(axis=1)
+    order = np.lexsort((-strength, reach < MAIN_REACH))
+    return Light(light.directions[order], light.irradiance[order], light.ambient)
 
 
 def stage_lights(light: Light, config: LightConfig) -> StageLights:

@@ -134,7 +134,10 @@ def figures(result: Reconstruction) -> list[Figure]:
         for key, scale, unit, name, meaning in rows
         if math.isfinite(values.get(key, math.nan))
     ]
-    return [Figure("Main light", light, "direction of the light that gives the face most, as seen"), *found]
+    return [
+        Figure("Main light", light, "direction of the strongest light that the face shows, as seen in the picture"),
+        *found,
+    ]
 
 
 def compared(result: Reconstruction, images: OneLight) -> tuple[str, str]:

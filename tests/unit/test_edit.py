@@ -193,12 +193,27 @@ def test_small_changes_keep_the_detail_and_strong_ones_the_rendering():
 
 
 def test_fine_texture_stays_under_any_light():
-    stripes = 1 + 0.1 * np.cos(np.pi * np.arange(31))[:, None, None] * np.ones((31, 31, 3))
+    stripes = 1 + 0.04 * np.cos(np.pi * np.arange(31))[:, None, None] * np.ones((31, 31, 3))
     old, new = np.full((31, 31, 3), 0.4, np.float32), np.full((31, 31, 3), 0.4, np.float32)
     new[8:23, 8:23] = 0.1
     one, zero = np.ones((31, 31), np.float32), np.zeros((31, 31), np.float32)
     out = blend((0.4 * stripes).astype(np.float32), old, new, one, zero, px_per_mm=2.0)
-    assert out[14:16, 15, 0] / 0.1 == pytest.approx(stripes[14:16, 15, 0], abs=0.02)
+    # a tenth of it, 1 / (1 + (0.04 / 0.12)^2), goes with what may be the edge of a shadow
+    assert out[14:16, 15, 0] / 0.1 == pytest.approx(stripes[14:16, 15, 0], abs=0.008)
+
+
+def test_a_shadow_that_the_model_missed_goes_when_the_light_does():
+    photo = np.full((61, 61, 3), 0.4, np.float32)
+    photo[:, 20:] *= 0.5  # a shadow's edge: where the model has light before and after
+    old, new = np.full((61, 61, 3), 0.4, np.float32), np.full((61, 61, 3), 0.4, np.float32)
+    old[40:] = 0.04  # it has a shadow below, which the new light removes
+    one, zero = np.ones((61, 61), np.float32), np.zeros((61, 61), np.float32)
+    out = blend(photo, old, new, one, zero, px_per_mm=1.0)
+    before, after = photo[20, 19, 0] / photo[20, 20, 0], out[20, 19, 0] / out[20, 20, 0]
+    # trust is two thirds, its share of the face: with t^2 of the photo and detail^t the step of 2 becomes 1.5 to 1.75;
+    # judged by its own pixels alone, all of it would stay
+    assert before == pytest.approx(2)
+    assert after < 1.75
 
 
 def test_equal_renderings_leave_the_photo_as_it_is():

@@ -9,10 +9,12 @@ hardly shows. So predictions are compared on the sphere (`radiance_on_sphere`), 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from math import pi
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lightstage.environment import lobe_sh, sh_basis
@@ -25,8 +27,10 @@ LIGHTS, LOBES = 20, 12
 CLUSTER = 12.0
 """Concentration of the kernel that gathers lights of one cluster: half as much at 20 degrees, a tenth at 36. Lights
 closer than 35 degrees are one light to the optimiser too (`lightstage.solve.greedy`)."""
-SPHERE_LEVEL = 2
-"""Geodesic level of the directions where light is compared: 162, 16 degrees apart."""
+SHIFTS = 3
+"""Steps of the mean shift; each leaves a fifth of the way to the middle of two near lights."""
+SPHERE = 600
+"""Directions where light is compared, 8 degrees apart."""
 OFF = 0.02
 """Lights below this share of all area light are off in a result: they would be noise in every list of lights."""
 
@@ -78,13 +82,19 @@ class Lights:
         return (towards[..., None] * self.irradiance).sum(dim=1) + (lobes[:, None] * self.ambient).sum(dim=1)
 
     def dominant(self) -> Tensor:
-        """(B, 3) unit vector to the strongest light: of the strongest cluster, the mean by irradiance."""
+        """(B, 3) unit vector to the strongest light: the mean of the strongest cluster, by mean shift.
+
+        So a light that two faces of the rig share is one light, and lies between them.
+        """
         strength, directions = luminance(self.irradiance), self.directions()
         near = torch.exp(CLUSTER * (directions @ directions.mT - 1))  # (B, L, L)
         strongest = (near @ strength[..., None])[..., 0].argmax(dim=1)
-        row = near[torch.arange(len(near), device=near.device), strongest] * strength
-        towards = (row[..., None] * directions).sum(dim=1)
-        return towards / towards.norm(dim=1, keepdim=True).clamp_min(1e-9)
+        towards = directions[torch.arange(len(near), device=near.device), strongest]
+        for _ in range(SHIFTS):
+            weight = torch.exp(CLUSTER * ((directions * towards[:, None]).sum(dim=2) - 1)) * strength
+            towards = (weight[..., None] * directions).sum(dim=1)
+            towards = towards / towards.norm(dim=1, keepdim=True).clamp_min(1e-9)
+        return towards
 
     def stage(self, item: int) -> StageLights:
         """One item's lights as the rest of the program holds them; weak ones are off."""
@@ -113,8 +123,16 @@ def form_factor(corners: Tensor) -> Tensor:
     return (-(normal * middle).sum(dim=-1)).clamp_min(1e-12) / (2 * pi * distance**3)
 
 
+@cache
+def sphere() -> NDArray[np.float64]:
+    """(SPHERE, 3) unit vectors spread evenly: the Fibonacci lattice (Gonzalez, Math. Geosciences 42, 2010)."""
+    k = np.arange(SPHERE)
+    y, turn = 1 - (2 * k + 1) / SPHERE, k * np.pi * (3 - 5**0.5)
+    return np.stack([np.sqrt(1 - y * y) * np.cos(turn), y, np.sqrt(1 - y * y) * np.sin(turn)], axis=1)
+
+
 def radiance_on_sphere(directions: Tensor, irradiance: Tensor, ambient_sh: Tensor, concentration: float) -> Tensor:
-    """(B, D, 3) radiance of lights and ambient from the D directions of a geodesic sphere, lights blurred.
+    """(B, D, 3) radiance of lights and ambient from the directions of `sphere()`, lights blurred.
 
     A light becomes a von Mises-Fisher lobe of the same irradiance, so that two sets of lights are near to each other
     where their directions are, whatever their number and order.
@@ -125,10 +143,9 @@ def radiance_on_sphere(directions: Tensor, irradiance: Tensor, ambient_sh: Tenso
         ambient_sh: (B, 9, 3).
         concentration: kappa of the lobes; their width is about 57 / sqrt(kappa) degrees.
     """
-    sphere = geodesic(SPHERE_LEVEL).vertices
-    points = directions.new_tensor(sphere)
+    points = directions.new_tensor(sphere())
     k = concentration
     density = k / (2 * pi * (1 - np.exp(-2 * k)))  # of the lobe at its centre, 1/sr
     lobes = density * torch.exp(k * (points @ directions.mT - 1))  # (B, D, N)
-    ambient = torch.einsum("dk,bkc->bdc", directions.new_tensor(sh_basis(sphere)), ambient_sh)
+    ambient = torch.einsum("dk,bkc->bdc", directions.new_tensor(sh_basis(sphere())), ambient_sh)
     return pi * lobes @ irradiance + ambient

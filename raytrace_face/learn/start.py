@@ -87,11 +87,11 @@ def of_pose(camera: Camera, T_camera_head: np.ndarray, window: Window, expressio
 
 
 def of_landmarks(points: Tensor, observed: Tensor, principal: Tensor, expression: Tensor) -> Start:
-    """The start of B faces whose landmarks are known: the weak-perspective pose of the mean face, at the prior distance.
+    """The start of B faces whose landmarks are known: weak-perspective pose of the mean face at the prior distance.
 
     Least squares for the affine map from points to picture, whose nearest scaled rotation is the pose (DeMenthon &
     Davis, "Model-based object pose in 25 lines of code", IJCV 1995, without its iterations). Not the whole landmark
-    fit: shape is what the encoder is there for. Under perspective the crop's width comes out 2 % small.
+    fit: shape is what the encoder is there for.
 
     Args:
         points: (N, 3) landmarks of the mean face, mm, head frame.
@@ -107,7 +107,9 @@ def of_landmarks(points: Tensor, observed: Tensor, principal: Tensor, expression
     rows = U @ V
     rotation = torch.cat([rows, torch.linalg.cross(rows[:, 0], rows[:, 1])[:, None]], dim=1)
     plain = neutral(principal, expression.shape[1])
-    rotation, centre, log_width = (v.to(principal.dtype) for v in (rotation, centre, -scale.mean(dim=1).log()))
+    ahead = rotation[:, 2] @ points.mean(dim=0).to(A.dtype)  # the scale is that of the landmarks, not of the origin
+    log_width = -scale.mean(dim=1).log() - (1 - ahead / DISTANCE_MM).log()
+    rotation, centre, log_width = (v.to(principal.dtype) for v in (rotation, centre, log_width))
     return Start(principal, rotation, centre, log_width, plain.log_distance, expression)
 
 

@@ -32,9 +32,11 @@ from raytrace_face.learn.parameters import BLOCKS, EXPRESSION, SIZE, Predicted, 
 SEED = 5
 CROP, PICTURE, TEXTURE = 32, 40, 32
 """Pixels a side that the network sees and that are traced; texels."""
+CHANGE = 3e-4
+"""Change of the sum of a picture by a difference, relative. Smaller, and float32 pixels do not resolve it well; larger,
+and too many samples pass to another triangle or texel where something moves."""
 TOLERANCE = 0.02
-"""Relative. Differences change the sum over some 1e4 samples by 1e-3 to 1e-2 of it, which float32 resolves to 1e-3;
-samples that change triangle or texel within the step add up to 1e-2 (see test_render_gradients)."""
+"""Relative. Found are 1e-4 where nothing moves, 5e-3 where samples pass to other triangles and texels."""
 LIGHT = ("strength", "share", "colour", "ambient")
 SHAPE = ("identity", "expression", "rotation", "centre", "log_width", "log_distance")
 PLACE = ("light_centre", "distance", "area")
@@ -90,7 +92,9 @@ def tracing(mi):
     from raytrace_face.tracer.texture import texel_map
 
     model = load_embedded(0)
-    return model, HeadScene(model), StatisticalSkin.of(model, texel_map(model, TEXTURE))
+    skin = StatisticalSkin.of(model, texel_map(model, TEXTURE))
+    # less shiny than skin: at F0 = 0.04, where lips lie, F90 = min(1, 25 F0) has a kink, and no derivative
+    return model, HeadScene(model), replace(skin, specular=0.6 * skin.specular)
 
 
 @pytest.fixture
@@ -103,7 +107,7 @@ def world(tracing) -> World:
     encoder, decoders = Encoder(EncoderConfig(crop=CROP, width=16, latent=32)), Decoders(32, TEXTURE, 16)
     torch.nn.init.normal_(encoder.out.weight, std=0.05)
     for decoder in (decoders.diffuse, decoders.specular):
-        torch.nn.init.normal_(decoder.last.weight, std=0.3)
+        torch.nn.init.normal_(decoder.last.weight, std=0.1)
     start = starts.neutral(torch.full((2, 2), 0.5, dtype=torch.float64), EXPRESSION)
     made = World(
         encoder.double(), decoders.double(), torch.rand(2, 3, CROP, CROP, dtype=torch.float64), start,
@@ -137,16 +141,13 @@ def rows(*names: str) -> Tensor:
     return torch.cat([torch.full((b.size,), float(b.name in names)) for b in BLOCKS]).double()
 
 
-def check(world: World, direction: list[tuple[torch.nn.Parameter, Tensor]], step: float, shadows: bool) -> None:
+Direction = list[tuple[torch.nn.Parameter, Tensor]]
+
+
+def check(world: World, direction: Direction, shadows: bool, rel: float = TOLERANCE) -> None:
     """Derivative of the loss along a direction in weight space, by gradient and by central differences."""
-    world.encoder.zero_grad()
-    world.decoders.zero_grad()
-    world.loss(shadows).backward()
-    gradient = 0.0
-    for p, d in direction:
-        assert p.grad is not None
-        assert torch.isfinite(p.grad).all()
-        gradient += float((p.grad * d).sum())
+    gradient = slope(world, direction, shadows)
+    step = CHANGE / 2 * abs(world.same_noise(shadows) / gradient)
     ends = []
     for s in (-step, step):
         with torch.no_grad():
@@ -155,17 +156,29 @@ def check(world: World, direction: list[tuple[torch.nn.Parameter, Tensor]], step
             ends.append(world.same_noise(shadows))
             for p, d in direction:
                 p -= s * d
-    numeric = (ends[1] - ends[0]) / (2 * step)
-    change = abs(ends[1] - ends[0]) / abs(ends[0])
-    assert 3e-4 < change < 0.3, f"a step that changes the sum by {change:.1e} of it shows nothing"
-    assert gradient == pytest.approx(numeric, rel=TOLERANCE)
+    assert gradient == pytest.approx((ends[1] - ends[0]) / (2 * step), rel=rel)
 
 
-def uphill(world: World, shadows: bool, parameters: list[torch.nn.Parameter], mask: Tensor | None = None):
-    """Some way from the gradient: a direction that matters, so that differences stand out from rounding."""
+def slope(world: World, direction: Direction, shadows: bool) -> float:
+    """Derivative of the loss along a direction, by `backward`."""
+    gradients(world, shadows)
+    total = 0.0
+    for p, d in direction:
+        assert p.grad is not None
+        assert torch.isfinite(p.grad).all()
+        total += float((p.grad * d).sum())
+    return total
+
+
+def gradients(world: World, shadows: bool) -> None:
     world.encoder.zero_grad()
     world.decoders.zero_grad()
     world.loss(shadows).backward()
+
+
+def uphill(world: World, shadows: bool, parameters: list[torch.nn.Parameter], mask: Tensor | None = None) -> Direction:
+    """Some way from the gradient: a direction that matters, so that differences stand out from rounding."""
+    gradients(world, shadows)
     generator = torch.Generator().manual_seed(3)
     out = []
     for p in parameters:
@@ -182,20 +195,20 @@ def uphill(world: World, shadows: bool, parameters: list[torch.nn.Parameter], ma
 def test_strength_and_colour_of_light_under_shadows(world, block):
     """Nothing moves: the last layer's rows of one block, over the whole face with traced shadows."""
     parameters = [world.encoder.out.weight, world.encoder.out.bias]
-    check(world, uphill(world, True, parameters, rows(block)), 0.02, shadows=True)
+    check(world, uphill(world, True, parameters, rows(block)), shadows=True)
 
 
 @pytest.mark.usefixtures("even_choice")
 def test_statistical_albedo_under_shadows(world):
     parameters = [world.encoder.out.weight, world.encoder.out.bias]
-    check(world, uphill(world, True, parameters, rows("albedo")), 0.02, shadows=True)
+    check(world, uphill(world, True, parameters, rows("albedo")), shadows=True)
 
 
 @pytest.mark.usefixtures("even_choice")
 @pytest.mark.parametrize("which", ["diffuse", "specular"])
 def test_decoders_under_shadows(world, which):
     decoder = getattr(world.decoders, which)
-    check(world, uphill(world, True, list(decoder.parameters())), 0.03 if which == "diffuse" else 0.2, shadows=True)
+    check(world, uphill(world, True, list(decoder.parameters())), shadows=True)
 
 
 @pytest.fixture
@@ -222,15 +235,16 @@ def forehead(world, tracing) -> World:
 @pytest.mark.parametrize("block", SHAPE)
 def test_shape_and_pose_on_the_forehead(forehead, block):
     parameters = [forehead.encoder.out.weight, forehead.encoder.out.bias]
-    step = {"identity": 0.05, "expression": 0.2, "log_distance": 0.3}.get(block, 0.05)
-    check(forehead, uphill(forehead, False, parameters, rows(block)), step, shadows=False)
+    # at one size in the picture, distance hardly shows on a forehead: a hundredth of what the others do
+    rel = 0.05 if block == "log_distance" else TOLERANCE
+    check(forehead, uphill(forehead, False, parameters, rows(block)), shadows=False, rel=rel)
 
 
 @pytest.mark.usefixtures("even_choice")
 @pytest.mark.parametrize("block", PLACE)
 def test_places_of_lights_on_the_forehead(forehead, block):
     parameters = [forehead.encoder.out.weight, forehead.encoder.out.bias]
-    check(forehead, uphill(forehead, False, parameters, rows(block)), 0.05, shadows=False)
+    check(forehead, uphill(forehead, False, parameters, rows(block)), shadows=False)
 
 
 @pytest.mark.usefixtures("even_choice")
@@ -245,14 +259,14 @@ def test_from_the_picture_to_the_first_convolution(forehead, layer):
         "last block": list(forehead.encoder.backbone[-1].parameters()),
         "join": [forehead.encoder.join.weight],
     }[layer]
-    check(forehead, uphill(forehead, False, chosen), 0.01, shadows=False)
+    check(forehead, uphill(forehead, False, chosen), shadows=False)
 
 
 # the transport form
 
 
 def test_transport_has_the_path_tracers_gradient_of_light_and_albedo(world):
-    """One trace of one-light-at-a-time columns against 512 rays a pixel, the same light and maps, shadows on."""
+    """One trace of one-light-at-a-time columns against 256 rays a pixel, the same light and maps, shadows on."""
     from raytrace_face.learn.render import render_batch, shade, trace_columns
 
     with torch.no_grad():
@@ -264,17 +278,16 @@ def test_transport_has_the_path_tracers_gradient_of_light_and_albedo(world):
         tensor.requires_grad_()
     held = replace(p, lights=replace(p.lights, irradiance=x["irradiance"], ambient=x["ambient"]))
     maps = statistical_maps(world.skin, x["albedo"])
-    pictures = render_batch(world.scene, held, vertices, maps, [world.pixels] * 2, PICTURE, SEED, samples=512).flatten(
-        1, 2
-    )[:, world.pixels]
+    seen = render_batch(world.scene, held, vertices, maps, [world.pixels] * 2, PICTURE, SEED, samples=256)
+    pictures = seen.flatten(1, 2)[:, world.pixels]
     traced = torch.autograd.grad((pictures * world.weight).sum(), list(x.values()))
     total = torch.zeros(())
     maps = statistical_maps(world.skin, x["albedo"])
     for i in range(2):
         columns = trace_columns(world.scene, p, vertices, maps, i, world.pixels, PICTURE, seed=SEED + i, samples=64)
         colours = shade(columns, x["irradiance"][i], x["ambient"][i], maps.diffuse[i], maps.specular[i])
-        # pictures: noise of 64 and 512 rays, and the ambient by 42 directions, which is good to 2 % of it
-        assert float((colours - pictures[i]).abs().mean() / pictures[i].mean()) < 0.03
+        # pictures: noise of 64 and 256 rays, and the ambient by 42 directions, which is good to 2 % of it
+        assert float(((colours - pictures[i]).abs().mean() / pictures[i].mean()).detach()) < 0.03
         total = total + (colours * world.weight[i]).sum()
     linear = torch.autograd.grad(total, list(x.values()))
     for name, a, b in zip(x, traced, linear, strict=True):
@@ -326,7 +339,7 @@ def test_seeds_of_faces_and_steps_do_not_repeat(world):
         first, second = render_batch(*args, seed=0), render_batch(*args, seed=1)
     assert not torch.equal(first[0], first[1])
     assert not torch.equal(first, second)
-    # but the same face: 8 rays a pixel leave some per cent of noise on each, little on the mean
-    assert float(first[0].mean()) == pytest.approx(float(first[1].mean()), rel=0.02)
+    # but the same face: 8 rays a pixel leave tens of per cent of noise on each, two on the mean
+    assert float(first[0].mean()) == pytest.approx(float(first[1].mean()), rel=0.05)
     off = np.setdiff1d(np.arange(PICTURE * PICTURE), world.pixels)
     assert not first.flatten(1, 2)[:, off].any()

@@ -107,7 +107,7 @@ def truth_of(light: Lights) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def test_blur_on_the_sphere_keeps_the_irradiance():
     """The mean over the sphere of a light's lobe, times 4 pi, is pi times its irradiance / pi."""
-    for k, rel in ((2.0, 1e-3), (8.0, 1e-3), (32.0, 0.05)):  # the narrowest lobe is as wide as the directions are apart
+    for k, rel in ((2.0, 1e-3), (8.0, 1e-3), (32.0, 5e-3)):  # the narrowest lobe spans few directions
         blurred = radiance_on_sphere(torch.tensor([[[0.3, 0.1, 0.9487]]]), torch.ones(1, 1, 3), torch.zeros(1, 9, 3), k)
         assert 4 * math.pi * float(blurred.mean()) == pytest.approx(math.pi, rel=rel)
 

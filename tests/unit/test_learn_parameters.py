@@ -52,7 +52,7 @@ def vector(**blocks: np.ndarray) -> torch.Tensor:
 
 
 def test_blocks_tile_the_vector_and_stay_within_their_bounds():
-    raw = torch.linspace(-300, 300, 7)[:, None].repeat(1, SIZE).requires_grad_()
+    raw = torch.linspace(-300, 300, 7, dtype=torch.float64)[:, None].repeat(1, SIZE).requires_grad_()
     found = deviations(raw)
     assert [found[b.name].shape[1] for b in BLOCKS] == [b.size for b in BLOCKS]
     for block in BLOCKS:
@@ -160,7 +160,7 @@ def test_a_head_moved_across_the_photo_has_the_same_rotation_against_its_ray():
 
 
 def test_start_of_landmarks_is_the_pose_of_the_mean_face(model):
-    """From 1.1 m and within the usual turns: two degrees and two per cent, which is what perspective leaves."""
+    """From 1.1 m and within the usual turns: three degrees and two per cent, which is what perspective leaves."""
     points = torch.from_numpy(model.landmark_points(model.mean))
     starting, truth, observed = [], [], []
     for yaw, pitch, x, y in ((0.0, 0.0, 0, 0), (0.7, 0.1, 100, 50), (-0.5, -0.3, -200, 80), (0.2, 0.4, 0, -90)):
@@ -173,9 +173,9 @@ def test_start_of_landmarks_is_the_pose_of_the_mean_face(model):
     found = starts.of_landmarks(points, marks, torch.cat(starting), torch.full((4, EXPRESSION), 0.1))
     for i, true in enumerate(truth):
         error = Rotation.from_matrix(found.rotation[i].numpy() @ true.rotation[0].numpy().T).magnitude()
-        assert np.degrees(error) < 2
+        assert np.degrees(error) < 3
         assert found.centre[i].numpy() == pytest.approx(true.centre[0].numpy(), abs=0.02)
-        assert float(found.log_width[i]) == pytest.approx(float(true.log_width[0]), abs=0.03)
+        assert float(found.log_width[i]) == pytest.approx(float(true.log_width[0]), abs=0.02)
         assert float(torch.linalg.det(found.rotation[i])) == pytest.approx(1, abs=1e-5)
 
 
@@ -260,18 +260,22 @@ def test_every_direction_can_be_hit():
 
 def test_dominant_light_is_the_strongest_cluster_not_the_strongest_slot():
     """Two lights of 1 side by side outweigh one of 1.5 elsewhere, and the direction lies between the two."""
-    faces = rig().face_directions
+    faces, corners = rig().face_directions, rig().face_corners
     first = int(np.argmax(faces[:, 2]))
     near = np.argsort(-faces @ faces[first])
     second, far = int(near[1]), int(near[-1])
+    edge = (faces[first] + faces[second]) / np.linalg.norm(faces[first] + faces[second])
+    centre = torch.full((1, 20, 2), 1 / 3)
+    for face in (first, second):  # a third of the way from the edge to the middle: 14 degrees apart
+        towards = edge + (faces[face] - edge) / 3
+        bary = np.linalg.solve(corners[face].T, towards)
+        centre[0, face] = torch.from_numpy((bary / bary.sum())[:2])
     irradiance = torch.zeros(1, 20, 3)
     irradiance[0, [first, second]] = 1.0
     irradiance[0, far] = 1.5
-    found = stage_of(irradiance=irradiance).dominant()[0].numpy()
-    between = faces[first] + faces[second]
-    assert found == pytest.approx(between / np.linalg.norm(between), abs=1e-3)
-    irradiance[0, far] = 4.0
-    assert stage_of(irradiance=irradiance).dominant()[0].numpy() == pytest.approx(faces[far], abs=1e-3)
+    assert stage_of(irradiance=irradiance, centre=centre).dominant()[0].numpy() == pytest.approx(edge, abs=1e-3)
+    irradiance[0, far] = 2.5
+    assert stage_of(irradiance=irradiance, centre=centre).dominant()[0].numpy() == pytest.approx(faces[far], abs=1e-3)
 
 
 def test_irradiance_of_the_ambient_is_the_integral_over_the_hemisphere():
@@ -388,14 +392,9 @@ def test_decoders_stay_within_bounds(texture):
         parameter.normal_(0, 2)
     maps = decoders(100 * torch.rand(2, 32), torch.zeros(2, ALBEDO), flat_skin(texture))
     assert maps.diffuse.shape == (2, texture, texture, 3)
-    assert float(maps.diffuse_increment.abs().max()) <= DIFFUSE_LOG
-    assert float(maps.diffuse_increment.abs().max()) > 0.8 * DIFFUSE_LOG  # the bound was tried
-    assert (
-        SPECULAR_LOG[0]
-        <= float(maps.specular_increment.min())
-        <= float(maps.specular_increment.max())
-        <= SPECULAR_LOG[1]
-    )
+    assert float(maps.diffuse_increment.abs().max()) == pytest.approx(DIFFUSE_LOG, abs=1e-6)
+    gloss = maps.specular_increment
+    assert (float(gloss.min()), float(gloss.max())) == pytest.approx(SPECULAR_LOG, abs=1e-6)  # reached, to rounding
     assert 0 <= float(maps.confidence.min()) <= float(maps.confidence.max()) <= 1
     one = maps.maps(1)
     assert one.specular.shape == (texture, texture, 3)

@@ -54,7 +54,7 @@ BLOCKS = (
     Block("log_width", 1, 0.1, -0.7, 0.7),  # half to twice the mean face's crop
     Block("log_distance", 1, 0.3, -1.4, 1.4),  # `fit.landmarks.DISTANCE_SIGMA` is 0.45: three of them
     Block("albedo", ALBEDO, 1.0, -3.5, 3.5),  # standard deviations
-    Block("strength", 1, 0.5, -4, 2.5),  # log of the irradiance of all lights together: 0.01 to 6.7
+    Block("strength", 1, 0.5, -4, 2.5),  # log of the irradiance of all lights together: 0.017 to 11.6
     Block("share", LIGHTS, 2.0, -12, 12),  # log of each light's part in it
     Block("colour", 3 * LIGHTS, 0.12, -1, 1),  # log of its colour at unit luminance; 0.12: `WHITENESS_SIGMA`
     Block("light_centre", 3 * LIGHTS, 1.0, -6, 6),  # log of barycentric coordinates before they are made to sum to 1

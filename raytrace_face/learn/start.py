@@ -72,7 +72,7 @@ def neutral(principal: Tensor, expressions: int) -> Start:
 
 
 def of_pose(camera: Camera, T_camera_head: np.ndarray, window: Window, expression: Array) -> Start:
-    """The start (B = 1) of a pose in a photo's camera, seen through a window."""
+    """The start (B = 1) of a known pose in a photo's camera, seen through a window; also the truth in its units."""
     T = torch.from_numpy(np.asarray(T_camera_head, np.float32))
     seen = camera.windowed(window)
     side = float(window.size)

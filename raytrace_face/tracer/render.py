@@ -261,7 +261,7 @@ def _shade(head: HeadScene, view: View, arrays: list[Any], sizes: tuple[int, int
 
 
 def _entry(array: Any, index: int, lanes: int) -> Any:
-    """One entry for all lanes. The gradient of a scalar is summed by a kernel of its own, which traces all rays again."""
+    """One entry for all lanes. A scalar's gradient is summed by a kernel of its own, which traces all rays again."""
     return _pick(array, dr.full(mi.UInt32, index, lanes))
 
 

@@ -99,7 +99,9 @@ class StageLights:
 
 
 def light_corners(rig: Rig, distance: Any, area: Any, centre: Any, radius_mm: float = STAGE_RADIUS_MM) -> Any:
-    """Corners (L, 3, 3) of the lights, in mm; NumPy arrays in, NumPy out; torch tensors in, torch out.
+    """Corners (..., L, 3, 3) of the lights, in mm; NumPy arrays in, NumPy out; torch tensors in, torch out.
+
+    `distance` and `area` are (..., L), `centre` is (..., L, 2).
 
     The light is the rig's face shrunk by sqrt(a), moved so that its centroid lies at barycentric p of the face
     scaled by d. Its own size does not grow with d, so that (d^2 / a) i keeps the irradiance at the centre.
@@ -107,15 +109,15 @@ def light_corners(rig: Rig, distance: Any, area: Any, centre: Any, radius_mm: fl
     faces: Any = rig.face_corners * radius_mm
     if not isinstance(distance, np.ndarray):
         faces = distance.new_tensor(faces)
-    p0, p1 = centre[:, 0, None], centre[:, 1, None]
-    middle = (faces[:, 0] * p0 + faces[:, 1] * p1 + faces[:, 2] * (1 - p0 - p1)) * distance[:, None]
+    p0, p1 = centre[..., 0, None], centre[..., 1, None]
+    middle = (faces[:, 0] * p0 + faces[:, 1] * p1 + faces[:, 2] * (1 - p0 - p1)) * distance[..., None]
     shape = faces - faces.mean(1)[:, None, :]
-    return middle[:, None, :] + shape * (area**0.5)[:, None, None]
+    return middle[..., None, :] + shape * (area**0.5)[..., None, None]
 
 
 def light_radiance(distance: Any, area: Any, intensity: Any) -> Any:
-    """Emitted radiance (L, 3), I = (d^2 / a) i (EG 2021, section 4). NumPy or torch."""
-    return (distance**2 / area)[:, None] * intensity
+    """Emitted radiance (..., L, 3), I = (d^2 / a) i (EG 2021, section 4). NumPy or torch."""
+    return (distance**2 / area)[..., None] * intensity
 
 
 def triangle_form_factor(corners: F, point: F | None = None) -> F:

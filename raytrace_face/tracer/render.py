@@ -207,11 +207,11 @@ def _shade(head: HeadScene, view: View, arrays: list[Any], sizes: tuple[int, int
     """Colour of every pixel, as a flat Float (P * 3), from flat (possibly attached) arrays in `RenderInputs` order."""
     vertices, pose, focal, diffuse_t, specular_t, roughness_t, corners_t, radiance_t, ambient_t = arrays
     head.move(vertices)
-    m, f = [_entry(pose, i) for i in range(12)], _entry(focal, 0)
+    lanes = len(view.pixels) * view.samples
+    m, f = [_entry(pose, i, lanes) for i in range(12)], _entry(focal, 0, lanes)
     ray = camera_rays(view, m, f, seed)
     si = head.scene.ray_intersect(ray)
     valid = dr.detach(si.is_valid())
-    lanes = len(view.pixels) * view.samples
     n = si.sh_frame.n
     wi = -ray.d
     diffuse, f0, rough = reflectance(head, si, (diffuse_t, specular_t, roughness_t), sizes)
@@ -260,9 +260,9 @@ def _shade(head: HeadScene, view: View, arrays: list[Any], sizes: tuple[int, int
     return out
 
 
-def _entry(array: Any, index: int) -> Any:
-    """One entry as a variable of its own: the gradient of all lanes is then a sum, not a contended scatter."""
-    return dr.gather(mi.Float, array, mi.UInt32(index)) if dr.width(array) > 1 else array
+def _entry(array: Any, index: int, lanes: int) -> Any:
+    """One entry for all lanes. A scalar's gradient is summed by a kernel of its own, which traces all rays again."""
+    return _pick(array, dr.full(mi.UInt32, index, lanes))
 
 
 def _pick(array: Any, index: Any) -> Any:
@@ -282,7 +282,7 @@ def _sh_radiance(coefficients: Any, d: Any) -> Any:
     for c in range(3):
         value = mi.Float(0)
         for k in range(9):
-            value += _entry(coefficients, 3 * k + c) * basis[k]
+            value += _entry(coefficients, 3 * k + c, dr.width(d)) * basis[k]
         channels.append(dr.maximum(value, 0))
     return mi.Color3f(*channels)
 

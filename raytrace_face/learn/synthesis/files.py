@@ -1,0 +1,157 @@
+"""Sittings on disk: one safetensors file each, pictures in it as JPEG and PNG, a tenth of what the arrays take.
+
+One-light images are 8-bit JPEG of a power of the radiance (square root of shading, cube root of highlights), whose
+errors stay below those of the four rays a pixel. They are read one by one: a photo needs a few of them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import distance_transform_edt
+
+from raytrace_face.capture.colour import encode_u8, srgb_to_linear
+from raytrace_face.errors import InputError
+from raytrace_face.learn.synthesis.sitting import Sitting, Truth
+from raytrace_face.types import Array
+
+FORMAT = "raytrace_face sitting 1"
+QUALITY = 93
+"""JPEG quality of one-light images."""
+POWER = {"diffuse": 2, "gloss": 3}
+"""Radiance is this power of the code."""
+HEADROOM = 30.0
+"""Highlights are kept up to this multiple of their 99th percentile: what lies above is white in any photo."""
+F0_SCALE = 0.08
+"""F0 of code 255."""
+MAPS = ("albedo_map", "specular_map", "roughness_map")
+
+
+def save(path: Path, sitting: Sitting) -> None:
+    """Write a sitting; the file appears complete or not at all."""
+    from safetensors.numpy import save_file
+
+    t = sitting.truth
+    tensors: dict[str, NDArray[Any]] = {
+        f.name: np.asarray(getattr(t, f.name), np.float32) for f in fields(Truth) if f.name not in MAPS
+    }
+    tensors["albedo"] = _packed(encode_u8(sitting.albedo), "PNG")
+    tensors["coverage"] = _packed(_codes(sitting.coverage), "PNG")
+    tensors["mask"] = _packed(_codes(sitting.mask), "PNG")
+    tensors["albedo_map"] = _packed(encode_u8(t.albedo_map), "PNG")
+    tensors["specular_map"] = _packed(_codes(t.specular_map / F0_SCALE), "PNG")
+    tensors["roughness_map"] = _packed(_codes(t.roughness_map), "PNG")
+    # the head's own values go on beyond its outline, where JPEG would blur them with black
+    nearest = distance_transform_edt(sitting.coverage == 0, return_distances=False, return_indices=True)
+    for kind, planes in (("diffuse", sitting.diffuse), ("gloss", sitting.gloss)):
+        top = planes.reshape(len(planes), -1).max(axis=1)
+        if kind == "gloss":
+            seen = planes[:, sitting.coverage > 0]
+            top = np.minimum(top, HEADROOM * np.percentile(seen, 99, axis=1)) if seen.size else top
+        top = np.maximum(top, 1e-6)
+        tensors[f"{kind}_top"] = top.astype(np.float32)
+        for k, plane in enumerate(planes):
+            code = np.clip(plane / top[k], 0, 1) ** (1 / POWER[kind])
+            tensors[f"{kind}.{k:02d}"] = _packed(_codes(code[nearest[0], nearest[1]]), "JPEG")
+    part = path.with_name(path.name + ".part")
+    save_file(tensors, part, {"format": FORMAT, "worn": json.dumps(list(sitting.worn))})
+    os.replace(part, path)
+
+
+def _codes(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    return (np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _packed(picture: NDArray[np.uint8], kind: str) -> NDArray[np.uint8]:
+    """(n,) bytes of a picture file."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, kind, **({"quality": QUALITY} if kind == "JPEG" else {}))
+    return np.frombuffer(stream.getvalue(), np.uint8)
+
+
+def _picture(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(data.tobytes())))
+
+
+@lru_cache(maxsize=4)
+def _table(power: int) -> Array:
+    return (np.arange(256) / 255).astype(np.float32) ** power
+
+
+@dataclass(frozen=True)
+class Negative:
+    """A sitting's file, open: everything but the one-light images, which are read when they are asked for."""
+
+    path: Path
+    truth: Truth
+    albedo: Array
+    """(S, S, 3) linear."""
+    coverage: Array
+    """(S, S)"""
+    mask: Array
+    """(S, S)"""
+    worn: tuple[str, ...]
+    _file: Any
+
+    def plane(self, kind: str, number: int) -> Array:
+        """(S, S) one-light image, "diffuse" or "gloss"; its values go on where the head ends."""
+        code = _picture(self._file.get_tensor(f"{kind}.{number:02d}"))
+        return _table(POWER[kind])[code] * self._file.get_tensor(f"{kind}_top")[number]
+
+
+def check(path: Path) -> None:
+    """Whether a file is a whole sitting, from its header; a tenth of a millisecond.
+
+    Raises:
+        InputError: damaged, cut off, or not a sitting.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            found = (file.metadata() or {}).get("format")
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path.name} is damaged ({str(error)[:80]}): delete it and make it again") from error
+    if found != FORMAT:
+        raise InputError(f"{path.name} is no sitting of this version ({found}): make it again")
+
+
+def load(path: Path) -> Negative:
+    """Open a sitting.
+
+    Raises:
+        InputError: no such file, damaged, or not a sitting.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        file = safe_open(path, "numpy")
+        about = file.metadata() or {}
+        if about.get("format") != FORMAT:
+            raise InputError(f"{path.name} is no sitting of this version ({about.get('format')}): make it again")
+        names = set(file.keys())
+        values: dict[str, Any] = {f.name: file.get_tensor(f.name) for f in fields(Truth) if f.name not in MAPS}
+        values["focal_px"] = float(values["focal_px"])
+        values["principal_px"] = tuple(map(float, values["principal_px"]))
+        values["albedo_map"] = srgb_to_linear(_picture(file.get_tensor("albedo_map")) / np.float32(255))
+        values["specular_map"] = _picture(file.get_tensor("specular_map")) * np.float32(F0_SCALE / 255)
+        values["roughness_map"] = _picture(file.get_tensor("roughness_map")) / np.float32(255)
+        truth = Truth(**values)
+        count = len(truth.light_directions) + len(truth.sky_axes)
+        missing = {f"{kind}.{k:02d}" for kind in POWER for k in range(count)} - names
+        if missing:
+            raise InputError(f"{path.name} lacks {sorted(missing)[0]}: make it again")
+        albedo = srgb_to_linear(_picture(file.get_tensor("albedo")) / np.float32(255))
+        coverage, mask = (_picture(file.get_tensor(name)) / np.float32(255) for name in ("coverage", "mask"))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path.name} is damaged ({str(error)[:80]}): delete it and make it again") from error
+    return Negative(path, truth, albedo, coverage, mask, tuple(json.loads(about.get("worn", "[]"))), file)

@@ -19,7 +19,7 @@ from raytrace_face.types import Array
 
 MONOCHROME = 0.15
 """Share of monochrome photos."""
-EXPOSURE, EXPOSURE_SIGMA = 0.45, 0.45
+EXPOSURE, EXPOSURE_SIGMA = 0.5, 0.45
 """Radiance of the brightest tenth of the face's skin, log-normal: from deep shade to burnt out."""
 
 
@@ -111,7 +111,7 @@ def _softened(image: Array, rng: np.random.Generator) -> Array:
 
 def _noisy(image: Array, rng: np.random.Generator) -> Array:
     """Photons and electronics: variance read + shot * radiance."""
-    read = np.exp(rng.uniform(np.log(1e-4), np.log(1.2e-2)))
+    read = np.exp(rng.uniform(np.log(1e-4), np.log(6e-3)))
     shot = np.exp(rng.uniform(np.log(5e-6), np.log(1.5e-3)))
     noise = rng.standard_normal(image.shape, np.float32)
     return image + noise * np.sqrt(np.float32(read * read) + np.float32(shot) * np.maximum(image, 0))
@@ -135,14 +135,16 @@ def _developed(image: Array, monochrome: bool, rng: np.random.Generator) -> Arra
 
 
 def _cut_off(codes: Array, rng: np.random.Generator) -> Array:
-    """Black where the photo ends: crops reach beyond tight portraits."""
-    if rng.random() < 0.75:
+    """Black where the photo ends: crops reach beyond tight portraits, and far beyond those cut to the face alone."""
+    kind = rng.random()
+    if kind < 0.7:
         return codes
+    tight = kind > 0.92
     size = codes.shape[0]
     out = codes.copy()
     for side in range(4):
-        if rng.random() < 0.4:
-            width = int(size * rng.uniform(0, 0.13))
+        if tight or rng.random() < 0.4:
+            width = int(size * (rng.uniform(0.12, 0.3) if tight else rng.uniform(0, 0.13)))
             if width:
                 turned = np.rot90(out, side)
                 turned[:width] = 0

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import distance_transform_edt
 
 from raytrace_face.capture.colour import encode_u8, srgb_to_linear
 from raytrace_face.errors import InputError
@@ -50,8 +49,6 @@ def save(path: Path, sitting: Sitting) -> None:
     tensors["albedo_map"] = _packed(encode_u8(t.albedo_map), "PNG")
     tensors["specular_map"] = _packed(_codes(t.specular_map / F0_SCALE), "PNG")
     tensors["roughness_map"] = _packed(_codes(t.roughness_map), "PNG")
-    # the head's own values go on beyond its outline, where JPEG would blur them with black
-    nearest = distance_transform_edt(sitting.coverage == 0, return_distances=False, return_indices=True)
     for kind, planes in (("diffuse", sitting.diffuse), ("gloss", sitting.gloss)):
         top = planes.reshape(len(planes), -1).max(axis=1)
         if kind == "gloss":
@@ -61,7 +58,7 @@ def save(path: Path, sitting: Sitting) -> None:
         tensors[f"{kind}_top"] = top.astype(np.float32)
         for k, plane in enumerate(planes):
             code = np.clip(plane / top[k], 0, 1) ** (1 / POWER[kind])
-            tensors[f"{kind}.{k:02d}"] = _packed(_codes(code[nearest[0], nearest[1]]), "JPEG")
+            tensors[f"{kind}.{k:02d}"] = _packed(_codes(code), "JPEG")
     part = path.with_name(path.name + ".part")
     save_file(tensors, part, {"format": FORMAT, "worn": json.dumps(list(sitting.worn))})
     os.replace(part, path)

@@ -69,7 +69,8 @@ def _claim(out: Path, size: int, seed: int) -> None:
     model = load_embedded()
     about: dict[str, Any] = {
         "format": FORMAT, "size": size, "seed": seed, "model": model.name,
-        "albedo_modes": list(skin_prior(model).names), "expression_names": list(model.expression_names), "landmark_index": model.landmark_index.tolist(),
+        "albedo_modes": list(skin_prior(model).names), "expression_names": list(model.expression_names),
+        "landmark_index": model.landmark_index.tolist(),
     }  # fmt: skip
     file = out / ABOUT
     if file.is_file():

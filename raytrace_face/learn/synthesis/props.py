@@ -229,21 +229,23 @@ def _hair(
     )
     bare = 1 - 0.9 * regions["ears"] * (rng.random() < 0.7)
     outfit.worn.append("fringe" if fringe else "hair")
+    gloss = rng.uniform(0.004, 0.025)
     if rng.random() < 0.4:
         outfit.worn.append("locks")
-        inner, deep = rng.uniform(62, 92), rng.uniform(-70, -10)
+        inner, deep = rng.uniform(66, 84), rng.uniform(-75, -35)
+        wide, low = rng.uniform(12, 24), rng.uniform(-70, -130)
         for k, number in enumerate(LOCKS):
             side = -1 if k % 2 else 1
             lower = k >= 2
             centre = np.array([
-                side * (inner + rng.uniform(-3, 6) + 6 * lower), -105.0 if lower else -20.0, deep + rng.uniform(-10, 10)
+                side * (inner + rng.uniform(-4, 4) + 5 * lower), low if lower else 0.0, deep + rng.uniform(-8, 8)
             ])  # fmt: skip
-            radii = np.array([rng.uniform(13, 30), rng.uniform(55, 90), rng.uniform(25, 50)])
+            radii = np.array([wide * rng.uniform(0.9, 1.3), rng.uniform(65, 95), rng.uniform(38, 58)])
             tilt = Rotation.from_euler("z", rng.normal(0, 6), degrees=True).as_matrix()
             outfit.blobs[number] = (centre, radii, tilt)
     for number in LOCKS:
-        outfit.colour[1 + number], outfit.gloss[1 + number] = colour, 0.03
-    outfit.gloss[0] = 0.03
+        outfit.colour[1 + number], outfit.gloss[1 + number] = colour, gloss
+    outfit.gloss[0] = gloss
     return BELOW_MM + grown * bare * (-BELOW_MM + thick * volume * waves)
 
 

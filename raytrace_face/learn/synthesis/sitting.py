@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from lightstage.environment import lobes
 from lightstage.rig import AreaLights, directional_lights, geodesic
@@ -85,7 +86,7 @@ class Sitting:
     """A traced sitting: a photo is  albedo * sum_l w_l diffuse_l + sum_l w_l gloss_l  over the lights and lobes."""
 
     albedo: Array
-    """(S, S, 3) diffuse albedo of what is seen, linear."""
+    """(S, S, 3) diffuse albedo of what is seen, linear. Like the planes it goes on where the head ends."""
     coverage: Array
     """(S, S) share of the pixel that head and props cover."""
     mask: Array
@@ -114,7 +115,6 @@ class Studio:
         self.atlas = Atlas(model, texel_map(model, TEXTURE))
         self.clothes: Wardrobe = wardrobe(model)
         self.head: HeadScene = HeadScene(self.clothes.model)
-        self.azimuth = np.arctan2(self.clothes.model.mean[:, 0], self.clothes.model.mean[:, 2] + 80)
 
 
 def random_lights(rng: np.random.Generator, count: int = LIGHTS) -> tuple[F, F]:
@@ -185,7 +185,10 @@ def trace_sitting(studio: Studio, size: int, seed: int, number: int) -> Sitting:
         posed.light_radius_deg.astype(np.float32), (SKY_AXES @ face.T_camera_head[:3, :3]).astype(np.float32),
         skin.coefficients, *(_reduced(x) for x in (skin.diffuse, skin.specular, skin.roughness)),
     )  # fmt: skip
-    sitting = Sitting(surface.albedo, surface.coverage, surface.mask, diffuse, gloss, truth, posed.dress.worn)
+    # what is seen goes on beyond the outline, so that neither blur nor JPEG mixes it with black
+    near = tuple(distance_transform_edt(surface.coverage == 0, return_distances=False, return_indices=True))
+    albedo, diffuse, gloss = surface.albedo[near], diffuse[:, *near], gloss[:, *near]
+    sitting = Sitting(albedo, surface.coverage, surface.mask, diffuse, gloss, truth, posed.dress.worn)
     return _detected(studio.model, sitting, rng)
 
 
@@ -266,7 +269,7 @@ def _reflectance(
 
     albedo = sample_texture(skin.diffuse, g.uv)
     f0 = sample_texture(skin.specular, g.uv)
-    shade = rng.uniform(0.6, 1.0)  # lips and lids keep light from mouth and eyes
+    shade = rng.uniform(0.45, 0.9)  # lips and lids keep light from mouth and eyes
     for name, (colour, fresnel, _) in PART_MATERIALS.items():
         here = (g.part == PARTS.index(name)) & (owner < 0)
         albedo[here] = (
@@ -278,15 +281,15 @@ def _reflectance(
     albedo[props] = dress.colour[owner[props]]
     f0[props] = dress.gloss[owner[props]]
     hair = (owner == 0) | ((owner >= 3) & (owner < 7) & ("locks" in dress.worn))
-    albedo[hair] *= _strands(studio, g, hair, rng)[:, None]
+    albedo[hair] *= _strands(dress, g, hair, rng)[:, None]
     return albedo, f0
 
 
-def _strands(studio: Studio, g: GBuffer, here: NDArray[np.bool_], rng: np.random.Generator) -> Array:
+def _strands(dress: Dress, g: GBuffer, here: NDArray[np.bool_], rng: np.random.Generator) -> Array:
     """(n,) brightness of hair: streaks that run down from the crown."""
     at = replace(g, **{name: getattr(g, name)[here] for name in g.__dataclass_fields__})
-    position = at.interpolate(studio.clothes.model.mean)
-    turn = np.where(position[:, 1] > -500, np.arctan2(position[:, 0], position[:, 2] + 80), 0)
+    position = at.interpolate(dress.vertices)
+    turn = np.arctan2(position[:, 0], position[:, 2] + 80)
     table = np.exp(rng.uniform(0.2, 0.6) * rng.normal(size=720))
     wander = 6 * np.sin(position[:, 1] / 15 + rng.uniform(0, 6))
     index = (turn * (360 / np.pi) + wander + rng.normal(0, 1.0, len(turn))).astype(np.int64) % 720

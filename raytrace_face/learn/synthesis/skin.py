@@ -30,7 +30,7 @@ HAIR = np.array(
     [(0.012, 0.010, 0.009), (0.03, 0.02, 0.014), (0.07, 0.04, 0.022), (0.16, 0.095, 0.05), (0.33, 0.23, 0.13),
      (0.20, 0.075, 0.03), (0.30, 0.29, 0.27), (0.55, 0.53, 0.50)]
 )  # fmt: skip
-"""Albedo of hair: black, dark and light brown, blond, red, grey, white."""
+"""Albedo of hair: black, dark and light brown, dark and light blond, red, grey, white."""
 HAIR_SHARE = (0.30, 0.22, 0.15, 0.09, 0.07, 0.03, 0.09, 0.05)
 EYELIDS = (
     (33, 246, 161, 160, 159, 158, 157, 173, 133),
@@ -111,7 +111,8 @@ def random_skin(atlas: Atlas, rng: np.random.Generator) -> Skin:
     brown = brown + _spots(rng, T) * rng.uniform(0.2, 0.8)
     log = log + brown[..., None] * melanin + red[..., None] * blood
     diffuse = np.exp(log)
-    hair = (HAIR[rng.choice(len(HAIR), p=HAIR_SHARE)] * rng.uniform(0.7, 1.3)).astype(np.float32)
+    share = np.array(HAIR_SHARE) * ([1, 0.6, 0.1, 0, 0.02, 0, 0.7, 0.5] if coefficients[0] > 0.7 else 1)
+    hair = (HAIR[rng.choice(len(HAIR), p=share / share.sum())] * rng.uniform(0.7, 1.3)).astype(np.float32)
     diffuse = _made_up(atlas, diffuse, rng)
     diffuse = _hairs(atlas, diffuse, hair, rng)
     shine, rough = fields(rng, T, ((0.7, 0.12), (4, 0.08), (30, 0.08)))
@@ -164,7 +165,7 @@ def _hairs(atlas: Atlas, diffuse: Array, hair: Array, rng: np.random.Generator) 
     low = rng.uniform(0.15, 0.4)
     brows = np.clip((atlas.regions["brows"] - low) / 0.3, 0, 1)
     brows = brows * rng.uniform(0.35, 0.95) * np.clip(0.85 + 0.35 * strands, 0, 1.2)
-    diffuse = _blend(diffuse, brows, hair * rng.uniform(0.5, 1.0))
+    diffuse = _blend(diffuse, brows, np.minimum(hair, 0.2) * rng.uniform(0.4, 1.0))
     canvas = Image.new("L", (atlas.size, atlas.size))
     for lid in EYELIDS:
         points = atlas.landmarks[list(lid)]

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lightstage.rig import AreaLights
 from raytrace_face.capture.colour import luminance
 from raytrace_face.errors import InputError, OutputError
 from raytrace_face.face.camera import project, to_camera
@@ -44,8 +43,8 @@ def lit(sitting, seed: int) -> lighting.Lighting:
 def test_one_light_images_add_up_to_the_path_traced_picture(studio, sittings):
     """A photo put together from one-light images is that of the differentiable tracer under the same lights at once.
 
-    Two light set-ups of three heads. The tracer takes 64 rays a pixel; a sitting's 4, and the pixel's albedo times the
-    pixel's shading, which is exact where the albedo is constant. So it is means that agree, and pixels within noise.
+    Two light set-ups of three heads. The tracer takes 64 rays a pixel, a sitting 4, and it multiplies the pixel's mean
+    albedo by its mean shading. Pixels span 3 mm here, so that single ones are noise; blocks of 16 are not.
     """
     from raytrace_face.learn.synthesis.sitting import area_lights
     from raytrace_face.tracer.render import RenderInputs, View, render
@@ -65,11 +64,19 @@ def test_one_light_images_add_up_to_the_path_traced_picture(studio, sittings):
             )  # fmt: skip
             traced = render(studio.head, View(posed.sitter.camera, inside, 64), inputs, seed).numpy()
             added = lighting.photograph(sitting, light).reshape(-1, 3)[inside]
-            a, b = luminance(added), luminance(traced)
-            assert a.mean() == pytest.approx(b.mean(), rel=0.03)
-            assert added.mean(axis=0) == pytest.approx(traced.mean(axis=0), rel=0.05)
-            assert np.corrcoef(a, b)[0, 1] > 0.95
-            assert np.median(np.abs(a - b)) < 0.08 * b.mean()
+            assert added.mean(axis=0) == pytest.approx(traced.mean(axis=0), rel=0.03)
+            a, b, whole = (blocks(v, inside) for v in (luminance(added), luminance(traced), np.ones(len(inside))))
+            full = whole == 1
+            assert full.sum() > 20
+            assert np.corrcoef(a[full], b[full])[0, 1] > 0.98
+            assert np.median(np.abs(a - b)[full]) < 0.04 * b[full].mean()
+
+
+def blocks(values, pixels) -> np.ndarray:
+    """Means of blocks of 4 x 4 pixels of values that are known at some pixels."""
+    image = np.zeros(SIZE * SIZE)
+    image[pixels] = values
+    return image.reshape(SIZE // 4, 4, SIZE // 4, 4).mean(axis=(1, 3))
 
 
 def test_light_is_linear_in_irradiance_and_sky(sittings):
@@ -232,7 +239,7 @@ def test_file_keeps_the_sitting(tmp_path, sittings):
     assert path.stat().st_size < 400_000
     t, u = sitting.truth, back.truth
     assert back.worn == sitting.worn
-    assert (u.focal_px, u.principal_px) == pytest.approx((t.focal_px, t.principal_px))
+    assert (u.focal_px, *u.principal_px) == pytest.approx((t.focal_px, *t.principal_px), rel=1e-6)
     for name in ("identity", "expression", "T_camera_head", "landmarks_px", "light_directions", "albedo_coefficients"):
         assert np.array_equal(getattr(u, name), getattr(t, name)), name
     assert u.albedo_map == pytest.approx(t.albedo_map, rel=0.05, abs=1e-3)
@@ -295,18 +302,25 @@ def test_folders_of_others_are_left_alone(tmp_path):
 
 
 def test_area_lights_give_unit_irradiance_where_they_point(studio):
-    """Half a sphere of directions and sizes: a facing white card at the head's centre gets irradiance / pi of 1."""
-    from lightstage.rig import triangle_form_factor
+    """A card at the head's centre that faces a light gets irradiance / pi of 1, from the sun to a window of 40 degrees.
+
+    The integral of cos cos / r^2 over the triangle, by 10 000 points of it.
+    """
     from raytrace_face.learn.synthesis.sitting import area_lights, random_lights
 
-    directions, radii = random_lights(np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    directions, radii = random_lights(rng)
     assert np.linalg.norm(directions, axis=1) == pytest.approx(np.ones(len(radii)))
     assert ((radii >= 0.3) & (radii <= 20)).all()
     lights = area_lights(directions, radii)
-    assert isinstance(lights, AreaLights)
-    assert lights.radiance[:, 0] * triangle_form_factor(lights.corners) == pytest.approx(np.ones(len(radii)))
-    middle = lights.corners.mean(axis=1)
-    assert (middle / np.linalg.norm(middle, axis=1, keepdims=True) * directions).sum(axis=1) == pytest.approx(1.0)
+    u, v = np.sqrt(rng.random(10_000)), rng.random(10_000)
+    barycentric = np.stack([1 - u, u * (1 - v), u * v], axis=1)
+    for corners, radiance, d in zip(lights.corners, lights.radiance[:, 0], directions, strict=True):
+        points = barycentric @ corners
+        normal = np.cross(corners[1] - corners[0], corners[2] - corners[0])
+        r = np.linalg.norm(points, axis=1)
+        form = ((points @ d) / r * -(points @ normal) / 2 / r / r**2).mean() / np.pi
+        assert radiance * form == pytest.approx(1, abs=0.02)  # a triangle is no disc
 
 
 def test_lightings_use_each_light_once_and_strongest_first(sittings):

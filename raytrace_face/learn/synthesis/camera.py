@@ -129,7 +129,7 @@ def _developed(image: Array, monochrome: bool, rng: np.random.Generator) -> Arra
     v = v + np.float32(contrast) * v * (1 - v) * (2 * v - 1)
     if not monochrome:
         grey = v.mean(axis=2, keepdims=True)
-        v = grey + (v - grey) * np.float32(np.clip(rng.normal(1.05, 0.18), 0.4, 1.7))
+        v = grey + (v - grey) * np.float32(np.clip(rng.normal(1.12, 0.2), 0.4, 1.7))
     low, high = rng.uniform(-0.02, 0.04), rng.uniform(0.94, 1.03)
     return np.clip(low + (high - low) * v, 0, 1)
 

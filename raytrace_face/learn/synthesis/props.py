@@ -62,9 +62,9 @@ class Dress:
     vertices: Array
     """(W, 3) mm, head and props, head frame."""
     colour: Array
-    """(owners, 3) diffuse albedo of every prop, from owner 0."""
+    """(W, 3) diffuse albedo of props; 0 on the head."""
     gloss: Array
-    """(owners,) F0 of every prop."""
+    """(W,) F0 of props."""
     worn: tuple[str, ...]
     """Names, for reports: "hair", "beard", "hat" ..."""
 
@@ -176,8 +176,10 @@ def random_dress(
         full = np.clip((regions["beard"] - rng.uniform(0.3, 0.6)) / 0.2, 0, 1)
         stand_off = np.maximum(stand_off, BELOW_MM + full * (-BELOW_MM + rng.uniform(1, 14)))
     outfit.colour[0] = hair_colour
+    felt = np.full(len(mean), BELOW_MM)
     if hatted:
-        stand_off = np.maximum(stand_off, _hat(outfit, mean, rng))
+        felt = _hat(outfit, mean, rng)
+        stand_off = np.maximum(stand_off, felt)
     _shoulders(outfit, skin_colour, rng)
     glasses = _glasses(outfit, clothes, head, rng)
     if rng.random() < 0.12:
@@ -189,7 +191,12 @@ def random_dress(
     ball = geodesic(2).vertices
     blobs = [centre + (ball * radii) @ turn.T for centre, radii, turn in outfit.blobs]
     vertices = np.concatenate([head, shell, *blobs, *glasses]).astype(np.float32)
-    return Dress(vertices, outfit.colour.astype(np.float32), outfit.gloss.astype(np.float32), tuple(outfit.worn))
+    owner = np.maximum(clothes.owner, 0)
+    colour, gloss = outfit.colour[owner], outfit.gloss[owner]
+    colour[: clothes.head_vertices] = 0
+    under_hat = clothes.head_vertices + np.flatnonzero(felt > 0)
+    colour[under_hat], gloss[under_hat] = outfit.colour[1 + BRIM], outfit.gloss[1 + BRIM]
+    return Dress(vertices, colour.astype(np.float32), gloss.astype(np.float32), tuple(outfit.worn))
 
 
 def _smoothstep(x: F) -> F:
@@ -233,7 +240,7 @@ def _hair(
     if rng.random() < 0.4:
         outfit.worn.append("locks")
         inner, deep = rng.uniform(66, 84), rng.uniform(-75, -35)
-        wide, low = rng.uniform(12, 24), rng.uniform(-70, -130)
+        wide, low = rng.uniform(12, 24), rng.uniform(-130, -70)
         for k, number in enumerate(LOCKS):
             side = -1 if k % 2 else 1
             lower = k >= 2
@@ -250,14 +257,13 @@ def _hair(
 
 
 def _hat(outfit: _Outfit, mean: F, rng: np.random.Generator) -> F:
-    """(S,) stand-off of a cap or hat, which takes the colour of the shell, and its brim."""
+    """(S,) stand-off of a cap or hat, and its brim."""
     outfit.worn.append("hat")
     rim = rng.uniform(38, 62)
     slant = rng.uniform(-0.1, 0.35)
     above = mean[:, 1] - rim - slant * (mean[:, 2] + 60)
     colour = rng.uniform(0.01, 0.7, 3) * rng.uniform(0.2, 1)
-    outfit.colour[0], outfit.colour[1 + BRIM] = colour, colour
-    outfit.gloss[0] = outfit.gloss[1 + BRIM] = 0.015
+    outfit.colour[1 + BRIM], outfit.gloss[1 + BRIM] = colour, 0.015
     thick = rng.uniform(6, 14)
     if rng.random() < 0.7:
         cap = rng.random() < 0.6

@@ -20,7 +20,7 @@ from lightstage.rig import AreaLights, directional_lights, geodesic
 from raytrace_face.face.model import PARTS, FaceModel
 from raytrace_face.face.parts import PART_MATERIALS, eye_texture
 from raytrace_face.learn.synthesis.people import Sitter, random_sitter
-from raytrace_face.learn.synthesis.props import Dress, Wardrobe, random_dress, wardrobe
+from raytrace_face.learn.synthesis.props import LOCKS, Dress, Wardrobe, random_dress, wardrobe
 from raytrace_face.learn.synthesis.skin import TEXTURE, Atlas, Skin, random_skin
 from raytrace_face.types import Array, Camera
 
@@ -133,11 +133,18 @@ def random_lights(rng: np.random.Generator, count: int = LIGHTS) -> tuple[F, F]:
 
 
 def area_lights(directions: NDArray[np.floating], radii_deg: NDArray[np.floating]) -> AreaLights:
-    """Far lights (L, 3) of given angular radii (L,), each with irradiance / pi of 1."""
+    """Far lights (L, 3) of given angular radii (L,), each with irradiance / pi of 1.
+
+    `directional_lights` normalises by the form factor of a small light, tan^2; that of a disc of angular radius a is
+    sin^2: 12 % less at 20 degrees.
+    """
     each = [
         directional_lights(d[None].astype(np.float64), float(r)) for d, r in zip(directions, radii_deg, strict=True)
     ]
-    return AreaLights(np.concatenate([x.corners for x in each]), np.concatenate([x.radiance for x in each]))
+    gain = 1 / np.cos(np.radians(np.asarray(radii_deg, np.float64))) ** 2
+    return AreaLights(
+        np.concatenate([x.corners for x in each]), np.concatenate([x.radiance for x in each]) * gain[:, None]
+    )
 
 
 @dataclass(frozen=True)
@@ -278,9 +285,9 @@ def _reflectance(
         albedo[here] *= shade
         f0[here] = fresnel
     props = owner >= 0
-    albedo[props] = dress.colour[owner[props]]
-    f0[props] = dress.gloss[owner[props]]
-    hair = (owner == 0) | ((owner >= 3) & (owner < 7) & ("locks" in dress.worn))
+    albedo[props] = g.interpolate(dress.colour)[props]
+    f0[props] = g.interpolate(dress.gloss)[props]
+    hair = (owner == 0) | np.isin(owner, [1 + lock for lock in LOCKS])
     albedo[hair] *= _strands(dress, g, hair, rng)[:, None]
     return albedo, f0
 
@@ -306,7 +313,10 @@ def _trace(studio: Studio, posed: Posed, surface: _Surface, seed: int) -> tuple[
     T, skin = posed.sitter.face.T_camera_head, posed.skin
     axes = SKY_AXES @ T[:3, :3].astype(np.float64)
     mix = (lobes(dense, axes) * (4 / len(dense))).astype(np.float32)
-    lamps, sky = area_lights(posed.light_directions, posed.light_radius_deg), directional_lights(dense, SKY_RADIUS_DEG)
+    lamps, sky = (
+        area_lights(posed.light_directions, posed.light_radius_deg),
+        area_lights(dense, np.full(len(dense), SKY_RADIUS_DEG)),
+    )
     diffuse = np.zeros((len(lamps.corners) + len(axes), size * size), np.float32)
     gloss = np.zeros_like(diffuse)
     eyes = surface.eyes.ravel()

@@ -202,7 +202,7 @@ class RealPhotos(Dataset[Item]):
         about = json.loads(parts["json"])
         left, top, side = about["window"]
         principal = (np.array([about["width"], about["height"]]) / 2 - (left, top)) / side
-        mask = np.asarray(Image.open(io.BytesIO(parts["mask.png"]))) / np.float32(255)
+        mask = np.asarray(Image.open(io.BytesIO(parts["mask.png"])), np.float32) / np.float32(255)
         return tensors({
             **_pictures(np.asarray(Image.open(io.BytesIO(parts["jpg"])).convert("RGB")), mask, self.size),
             "landmarks": np.array(about["landmarks"]),
@@ -255,7 +255,7 @@ def _pictures(codes: NDArray[np.uint8], mask: Array, size: int | None) -> dict[s
     if size is not None and size != len(codes):
         codes = np.asarray(Image.fromarray(codes).resize((size, size), Image.Resampling.BILINEAR))
         mask = np.asarray(Image.fromarray(np.ascontiguousarray(mask)).resize((size, size), Image.Resampling.BILINEAR))
-    return {"image": codes.transpose(2, 0, 1).astype(np.float32) / 255, "mask": mask}
+    return {"image": codes.transpose(2, 0, 1).astype(np.float32) / np.float32(255), "mask": mask}
 
 
 def tensors(values: dict[str, Any]) -> Item:

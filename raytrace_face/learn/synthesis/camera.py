@@ -19,8 +19,14 @@ from raytrace_face.types import Array
 
 MONOCHROME = 0.15
 """Share of monochrome photos."""
-EXPOSURE, EXPOSURE_SIGMA = 0.5, 0.45
+EXPOSURE, EXPOSURE_SIGMA = 0.5, 0.38
 """Radiance of the brightest tenth of the face's skin, log-normal: from deep shade to burnt out."""
+
+CAST, CAST_SIGMA = (0.07, -0.03, -0.02), (0.07, 0.03, 0.08)
+"""Log gain of white balance by channel: mean and standard deviation."""
+SATURATION = (1.25, 0.22)
+"""Factor on the distance of codes from grey, mean and standard deviation. Exposure, cast and saturation are such that
+the skin of the photos has the brightness and colours of studio portraits and of press photos (docs/encoder.md)."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ def shoot(linear: Array, coverage: Array, mask: Array, rng: np.random.Generator)
     skin = luminance(linear[mask > 0.5]) if (mask > 0.5).sum() > 20 else luminance(linear[coverage > 0.5])
     bright = float(np.percentile(skin, 90)) if skin.size else 1.0
     target = float(np.clip(EXPOSURE * np.exp(EXPOSURE_SIGMA * rng.normal()), 0.04, 1.6))
-    cast = np.exp([rng.normal(0, 0.07), rng.normal(0, 0.03), rng.normal(0, 0.07)])
+    cast = np.exp(rng.normal(CAST, CAST_SIGMA))
     gain = target / max(bright, 1e-5) * cast
     alpha = gaussian_filter(coverage, 0.4)[..., None] if rng.random() < 0.7 else coverage[..., None]
     image = linear * gain.astype(np.float32) * alpha + background(size, rng) * (1 - alpha)
@@ -80,7 +86,7 @@ def background(size: int, rng: np.random.Generator) -> Array:
             tone = np.clip(np.sqrt(colour * np.exp(rng.normal(0, 0.9))) + rng.normal(0, 0.05, 3), 0, 1) * 255
             (draw.rectangle if rng.random() < 0.6 else draw.ellipse)(box, fill=tuple(int(v) for v in tone))
         picture = picture.filter(ImageFilter.BoxBlur(float(rng.uniform(0, 8 if kind == 3 else 2))))
-    return (np.asarray(picture, np.float32) / 255) ** 2
+    return (np.asarray(picture, np.float32) / np.float32(255)) ** np.float32(2)
 
 
 def _vignetted(image: Array, rng: np.random.Generator) -> Array:
@@ -129,7 +135,7 @@ def _developed(image: Array, monochrome: bool, rng: np.random.Generator) -> Arra
     v = v + np.float32(contrast) * v * (1 - v) * (2 * v - 1)
     if not monochrome:
         grey = v.mean(axis=2, keepdims=True)
-        v = grey + (v - grey) * np.float32(np.clip(rng.normal(1.12, 0.2), 0.4, 1.7))
+        v = grey + (v - grey) * np.float32(np.clip(rng.normal(*SATURATION), 0.4, 1.9))
     low, high = rng.uniform(-0.02, 0.04), rng.uniform(0.94, 1.03)
     return np.clip(low + (high - low) * v, 0, 1)
 

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from raytrace_face.capture.colour import encode_u8, srgb_to_linear
+from raytrace_face.capture.colour import encode_u8
 from raytrace_face.errors import InputError
+from raytrace_face.learn.synthesis.camera import decoded
 from raytrace_face.learn.synthesis.sitting import Sitting, Truth
 from raytrace_face.types import Array
 
@@ -56,11 +57,15 @@ def save(path: Path, sitting: Sitting) -> None:
             top = np.minimum(top, HEADROOM * np.percentile(seen, 99, axis=1)) if seen.size else top
         top = np.maximum(top, 1e-6)
         tensors[f"{kind}_top"] = top.astype(np.float32)
-        for k, plane in enumerate(planes):
-            code = np.clip(plane / top[k], 0, 1) ** (1 / POWER[kind])
-            tensors[f"{kind}.{k:02d}"] = _packed(_codes(code), "JPEG")
+        codes = _codes((planes / top[:, None, None]).clip(0, 1) ** (1 / POWER[kind]))
+        lights = len(t.light_directions)
+        for k in range(lights):
+            tensors[f"{kind}.{k:02d}"] = _packed(codes[k], "JPEG")
+        # every photo needs all of the sky: one picture, one lobe below the other
+        tensors[f"{kind}.sky"] = _packed(codes[lights:].reshape(-1, codes.shape[2]), "JPEG")
     part = path.with_name(path.name + ".part")
-    save_file(tensors, part, {"format": FORMAT, "worn": json.dumps(list(sitting.worn))})
+    # one entry: several would be written in random order, and the same sitting in other bytes
+    save_file(tensors, part, {"about": json.dumps({"format": FORMAT, "worn": sitting.worn})})
     os.replace(part, path)
 
 
@@ -104,6 +109,12 @@ class Negative:
         code = _picture(self._file.get_tensor(f"{kind}.{number:02d}"))
         return _table(POWER[kind])[code] * self._file.get_tensor(f"{kind}_top")[number]
 
+    def sky(self, kind: str) -> Array:
+        """(6, S, S) images under the lobes."""
+        count, size = len(self.truth.sky_axes), self.albedo.shape[0]
+        code = _picture(self._file.get_tensor(f"{kind}.sky")).reshape(count, size, size)
+        return _table(POWER[kind])[code] * self._file.get_tensor(f"{kind}_top")[-count:, None, None]
+
 
 def check(path: Path) -> None:
     """Whether a file is a whole sitting, from its header; a tenth of a millisecond.
@@ -115,11 +126,16 @@ def check(path: Path) -> None:
 
     try:
         with safe_open(path, "numpy") as file:
-            found = (file.metadata() or {}).get("format")
+            _about(path, file)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path.name} is damaged ({str(error)[:80]}): delete it and make it again") from error
-    if found != FORMAT:
-        raise InputError(f"{path.name} is no sitting of this version ({found}): make it again")
+
+
+def _about(path: Path, file: Any) -> dict[str, Any]:
+    about = json.loads((file.metadata() or {}).get("about", "{}"))
+    if about.get("format") != FORMAT:
+        raise InputError(f"{path.name} is no sitting of this version ({about.get('format')}): make it again")
+    return about
 
 
 def load(path: Path) -> Negative:
@@ -132,23 +148,21 @@ def load(path: Path) -> Negative:
 
     try:
         file = safe_open(path, "numpy")
-        about = file.metadata() or {}
-        if about.get("format") != FORMAT:
-            raise InputError(f"{path.name} is no sitting of this version ({about.get('format')}): make it again")
+        about = _about(path, file)
         names = set(file.keys())
         values: dict[str, Any] = {f.name: file.get_tensor(f.name) for f in fields(Truth) if f.name not in MAPS}
         values["focal_px"] = float(values["focal_px"])
         values["principal_px"] = tuple(map(float, values["principal_px"]))
-        values["albedo_map"] = srgb_to_linear(_picture(file.get_tensor("albedo_map")) / np.float32(255))
+        values["albedo_map"] = decoded(_picture(file.get_tensor("albedo_map")))
         values["specular_map"] = _picture(file.get_tensor("specular_map")) * np.float32(F0_SCALE / 255)
         values["roughness_map"] = _picture(file.get_tensor("roughness_map")) / np.float32(255)
         truth = Truth(**values)
-        count = len(truth.light_directions) + len(truth.sky_axes)
-        missing = {f"{kind}.{k:02d}" for kind in POWER for k in range(count)} - names
+        numbers = [f"{k:02d}" for k in range(len(truth.light_directions))]
+        missing = {f"{kind}.{k}" for kind in POWER for k in (*numbers, "sky")} - names
         if missing:
             raise InputError(f"{path.name} lacks {sorted(missing)[0]}: make it again")
-        albedo = srgb_to_linear(_picture(file.get_tensor("albedo")) / np.float32(255))
-        coverage, mask = (_picture(file.get_tensor(name)) / np.float32(255) for name in ("coverage", "mask"))
+        albedo = decoded(_picture(file.get_tensor("albedo")))
+        coverage, mask = (_table(1)[_picture(file.get_tensor(name))] for name in ("coverage", "mask"))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path.name} is damaged ({str(error)[:80]}): delete it and make it again") from error
-    return Negative(path, truth, albedo, coverage, mask, tuple(json.loads(about.get("worn", "[]"))), file)
+    return Negative(path, truth, albedo, coverage, mask, tuple(about["worn"]), file)

@@ -37,6 +37,9 @@ class Traced(Protocol):
     def plane(self, kind: str, number: int) -> Array:
         """(S, S) one-light image, "diffuse" or "gloss"."""
 
+    def sky(self, kind: str) -> Array:
+        """(6, S, S) images under the lobes."""
+
 
 @dataclass(frozen=True)
 class Lighting:
@@ -120,13 +123,12 @@ def random_lighting(
 
 def photograph(sitting: Traced, light: Lighting) -> Array:
     """(S, S, 3) linear picture of a sitting under a lighting; it goes on, meaninglessly, where the head ends."""
-    first = len(sitting.truth.light_directions)
-    numbers = [*light.chosen.tolist(), *range(first, first + len(light.sky))]
     weights = np.concatenate([light.irradiance, light.sky]).astype(np.float32)
     size = sitting.albedo.shape[0]
     parts = []
     for kind in ("diffuse", "gloss"):
-        planes = np.stack([sitting.plane(kind, k) for k in numbers]).reshape(len(numbers), -1)
+        lamps = [sitting.plane(kind, int(k))[None] for k in light.chosen]
+        planes = np.concatenate([*lamps, sitting.sky(kind)]).reshape(len(weights), -1)
         parts.append((weights.T @ planes).T.reshape(size, size, 3))
     return sitting.albedo * parts[0] + parts[1]
 

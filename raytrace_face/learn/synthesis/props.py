@@ -78,7 +78,7 @@ def wardrobe(model: FaceModel) -> Wardrobe:
     shell, local = np.unique(chosen, return_inverse=True)
     ball = geodesic(2)
     outward = ball.faces[:, ::-1]  # rigs look inwards
-    triangles = [model.triangles, local.reshape(-1, 3) + model.vertex_count]
+    triangles: list[NDArray[np.integer]] = [model.triangles, local.reshape(-1, 3) + model.vertex_count]
     owner = [np.full(model.vertex_count, -1), np.zeros(len(shell))]
     count = model.vertex_count + len(shell)
     for k in range(BLOBS):

@@ -42,6 +42,7 @@ SKY_AXES = np.array([(1.0, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), 
 """Axes of the lobes, camera frame: right, left, above, below, behind the camera, behind the head."""
 EYE_ROUGHNESS = 0.12
 """Perceptual roughness of the wet eye: sharp catch lights tell where the light is."""
+QUARTER = np.float32(0.25)
 MAP = 128
 """Texels a side of the albedo map that is kept as truth."""
 
@@ -103,6 +104,10 @@ class Sitting:
         """(S, S) one-light image, "diffuse" or "gloss"."""
         return np.asarray((self.diffuse if kind == "diffuse" else self.gloss)[number])
 
+    def sky(self, kind: str) -> Array:
+        """(6, S, S) images under the lobes, "diffuse" or "gloss"."""
+        return np.asarray((self.diffuse if kind == "diffuse" else self.gloss)[-len(SKY_AXES) :])
+
 
 class Studio:
     """What all sittings share in one process. Needs a started backend."""
@@ -123,13 +128,14 @@ def random_lights(rng: np.random.Generator, count: int = LIGHTS) -> tuple[F, F]:
     Even over the sphere, but half as many from the side behind and a fourth from behind and from far below.
     """
     chosen: list[F] = []
+    low, high = np.log(RADIUS_DEG)
     while len(chosen) < count:
         d = rng.normal(size=3)
         d /= np.linalg.norm(d)
         keep = (1.0 if d[2] > 0 else 0.5 if d[2] > -0.5 else 0.25) * (0.25 if d[1] < -0.5 else 1.0)
         if rng.random() < keep:
             chosen.append(d)
-    return np.array(chosen), np.exp(rng.uniform(*np.log(RADIUS_DEG), count))
+    return np.array(chosen), np.exp(rng.uniform(low, high, count))
 
 
 def area_lights(directions: NDArray[np.floating], radii_deg: NDArray[np.floating]) -> AreaLights:
@@ -249,12 +255,12 @@ def _surface(studio: Studio, posed: Posed, size: int, rng: np.random.Generator) 
     eyes = own & (g.part == PARTS.index("eyes"))
 
     def pooled(values: NDArray[Any]) -> Array:
-        return values.reshape(size, 2, size, 2, -1).astype(np.float32).sum(axis=(1, 3))
+        return np.asarray(values.reshape(size, 2, size, 2, -1).sum(axis=(1, 3)), np.float32)
 
     rays = pooled(hit)
-    share = 1 / np.maximum(rays, 1)
+    share = np.float32(1) / np.maximum(rays, np.float32(1))
     return _Surface(
-        pooled(albedo * hit[:, None]) * share, rays[..., 0] / 4, pooled(face)[..., 0] / 4,
+        pooled(albedo * hit[:, None]) * share, rays[..., 0] * QUARTER, pooled(face)[..., 0] * QUARTER,
         (pooled((f0 * hit)[:, None]) * share)[..., 0], pooled(eyes)[..., 0] >= 2,
     )  # fmt: skip
 

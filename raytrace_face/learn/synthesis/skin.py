@@ -20,7 +20,7 @@ from raytrace_face.types import Array
 if TYPE_CHECKING:
     from raytrace_face.tracer.texture import TexelMap
 
-F = NDArray[np.float64]
+Reals = NDArray[np.floating]
 
 TEXTURE = 256
 """Texels a side: the face spans about as many as a crop has pixels."""
@@ -110,7 +110,7 @@ def random_skin(atlas: Atlas, rng: np.random.Generator) -> Skin:
     brown, red = fields(rng, T, tuple((length, uneven * sigma) for length, sigma in spectrum))
     brown = brown + _spots(rng, T) * rng.uniform(0.2, 0.8)
     log = log + brown[..., None] * melanin + red[..., None] * blood
-    diffuse = np.exp(log)
+    diffuse: Reals = np.exp(log)
     share = np.array(HAIR_SHARE) * ([1, 0.6, 0.1, 0, 0.02, 0, 0.7, 0.5] if coefficients[0] > 0.7 else 1)
     hair = (HAIR[rng.choice(len(HAIR), p=share / share.sum())] * rng.uniform(0.7, 1.3)).astype(np.float32)
     diffuse = _made_up(atlas, diffuse, rng)
@@ -139,13 +139,13 @@ def _spots(rng: np.random.Generator, size: int) -> Array:
     return small + gaussian_filter(moles, 0.8) * 4
 
 
-def _blend(diffuse: Array, amount: Array, colour: NDArray[np.floating]) -> Array:
+def _blend(diffuse: Reals, amount: Reals, colour: Reals) -> Reals:
     """Colour laid over the diffuse map where `amount` (T, T) is 1."""
     a = np.clip(amount, 0, 1)[..., None]
     return diffuse * (1 - a) + colour * a
 
 
-def _made_up(atlas: Atlas, diffuse: Array, rng: np.random.Generator) -> Array:
+def _made_up(atlas: Atlas, diffuse: Reals, rng: np.random.Generator) -> Reals:
     """Lipstick, blush and eye shadow of one in four."""
     if rng.random() > 0.25:
         return diffuse
@@ -159,7 +159,7 @@ def _made_up(atlas: Atlas, diffuse: Array, rng: np.random.Generator) -> Array:
     return diffuse * (1 - shadow * rng.uniform(0.2, 1, 3))
 
 
-def _hairs(atlas: Atlas, diffuse: Array, hair: Array, rng: np.random.Generator) -> Array:
+def _hairs(atlas: Atlas, diffuse: Reals, hair: Array, rng: np.random.Generator) -> Reals:
     """Brows, lashes and stubble."""
     strands, coarse = fields(rng, atlas.size, ((0.6, 1.0),))
     low = rng.uniform(0.15, 0.4)

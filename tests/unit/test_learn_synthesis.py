@@ -124,13 +124,18 @@ def test_truth_landmarks_lie_on_the_face_in_the_crop(studio, sittings):
         assert sitting.coverage[y, x].mean() > 0.97  # the far outline of a turned head may miss by half a pixel
 
 
-def test_detected_landmarks_are_near_the_true_ones(studio, sittings):
-    """The landmark network, shown a photo of the sitting, finds the face where the truth says that it is."""
-    found = [s.truth for s, _ in sittings if np.isfinite(s.truth.detected_px).all()]
-    assert found, "three heads of 64 pixels, and no face seen in any"
+def test_detected_landmarks_are_near_the_true_ones(studio):
+    """The landmark network, shown a photo of the sitting, finds the face where the truth says that it is.
+
+    Its median error over 48 sittings of 160 pixels is 1.3 % of the crop; shadows and turned heads make it more.
+    """
+    from raytrace_face.learn.synthesis.sitting import trace_sitting
+
+    found = [t for n in range(3) if np.isfinite((t := trace_sitting(studio, 128, SEED, n).truth).detected_px).all()]
+    assert len(found) >= 2
     for t in found:
         error = np.linalg.norm(t.detected_px[studio.model.landmark_index] - t.landmarks_px, axis=1)
-        assert np.median(error) < 0.04 * SIZE  # 6 % of the extent of the face: hair, shadows, turned heads
+        assert np.median(error) < 0.035 * 128
 
 
 def test_mask_is_the_skin_that_a_bare_head_shows_less_what_is_worn(studio, sittings):

@@ -258,7 +258,7 @@ def _surface(studio: Studio, posed: Posed, size: int, rng: np.random.Generator) 
         return np.asarray(values.reshape(size, 2, size, 2, -1).sum(axis=(1, 3)), np.float32)
 
     rays = pooled(hit)
-    share = np.float32(1) / np.maximum(rays, np.float32(1))
+    share = np.asarray(1 / np.maximum(rays, 1), np.float32)
     return _Surface(
         pooled(albedo * hit[:, None]) * share, rays[..., 0] * QUARTER, pooled(face)[..., 0] * QUARTER,
         (pooled((f0 * hit)[:, None]) * share)[..., 0], pooled(eyes)[..., 0] >= 2,
@@ -292,7 +292,9 @@ def _reflectance(
         f0[here] = fresnel
     props = owner >= 0
     albedo[props] = g.interpolate(dress.colour)[props]
-    f0[props] = g.interpolate(dress.gloss)[props]
+    # hair and cloth are no smooth sheets: without this their outlines sparkle
+    facing = np.clip(2 * (g.normal * g.view).sum(axis=1), 0, 1)
+    f0[props] = (g.interpolate(dress.gloss) * facing)[props]
     hair = (owner == 0) | np.isin(owner, [1 + lock for lock in LOCKS])
     albedo[hair] *= _strands(dress, g, hair, rng)[:, None]
     return albedo, f0

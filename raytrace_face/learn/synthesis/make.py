@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from raytrace_face.backend import environment, threads_each
 from raytrace_face.errors import InputError, MachineError, OutputError
 from raytrace_face.output import write_json
 
@@ -118,16 +119,17 @@ def _in_processes(out: Path, todo: list[int], size: int, seed: int, workers: int
     if not todo:
         return
     context = multiprocessing.get_context("spawn")  # Mitsuba does not survive a fork
-    pool = ProcessPoolExecutor(min(workers, len(todo)), mp_context=context, initializer=_one_thread)
-    try:
-        for future in as_completed([pool.submit(make_one, out, n, size, seed) for n in todo]):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise MachineError(
-            "a worker was killed, most likely for want of memory: use fewer --workers; what is done is kept"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with environment(threads_each(1)):  # sums depend on how many threads share them
+        pool = ProcessPoolExecutor(min(workers, len(todo)), mp_context=context, initializer=_one_thread)
+        try:
+            for future in as_completed([pool.submit(make_one, out, n, size, seed) for n in todo]):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise MachineError(
+                "a worker was killed, most likely for want of memory: use fewer --workers; what is done is kept"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _one_thread() -> None:

@@ -22,8 +22,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from benchmarks.report import command, data_folder
+from raytrace_face.backend import environment, threads_each
 from raytrace_face.benchmark import yaleb as protocol
-from raytrace_face.benchmark.execute import THREAD_VARIABLES, environment
 from raytrace_face.benchmark.pictures import stack, strip, to_u8
 from raytrace_face.benchmark.spec import Benchmark, Item, load
 from raytrace_face.benchmark.table import figure, markdown, sums
@@ -118,8 +118,7 @@ def run(folder: Path, out: Path, processes: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     subjects = dict.fromkeys(str(i["subject"]) for i in load(folder).items)
     todo = [s for s in subjects if not (out / f"{s}.json").exists()]
-    threads = {**dict.fromkeys(THREAD_VARIABLES, "1"), "RAYTRACE_FACE_THREADS": "1"}
-    with environment(threads), ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with environment(threads_each(1)), ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         jobs = [pool.submit(run_subject, folder, s, out) for s in todo]
         for job in tqdm(jobs, desc="subjects", dynamic_ncols=True):
             job.result()

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.common import Section, demo_photo, table
-from raytrace_face.backend import THREADS_VARIABLE
-from raytrace_face.benchmark.execute import THREAD_VARIABLES
+from raytrace_face.backend import environment, threads_each
 from raytrace_face.config import Config, Quality
 
 PHOTOS = 3
@@ -58,30 +57,23 @@ def measure(config: Config, processes: int, threads: int, photos: int) -> Found:
     Raises:
         RuntimeError: a process died.
     """
-    variables = (*THREAD_VARIABLES, THREADS_VARIABLE)
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(dict.fromkeys(variables, str(threads)))
     context = multiprocessing.get_context("spawn")  # Mitsuba does not survive a fork
     gate = context.Barrier(processes)
     workers, answers = [], []
     try:
-        for _ in range(processes):
-            mine, theirs = context.Pipe(duplex=False)
-            worker = context.Process(target=_work, args=(config, photos, gate, theirs), daemon=True)
-            worker.start()
-            theirs.close()  # so that the end of the process is the end of the pipe
-            workers.append(worker)
-            answers.append(mine)
+        with environment(threads_each(threads)):
+            for _ in range(processes):
+                mine, theirs = context.Pipe(duplex=False)
+                worker = context.Process(target=_work, args=(config, photos, gate, theirs), daemon=True)
+                worker.start()
+                theirs.close()  # so that the end of the process is the end of the pipe
+                workers.append(worker)
+                answers.append(mine)
         found = [answer.recv() for answer in answers]
     except EOFError as error:
         gate.abort()
         raise RuntimeError(f"one of {processes} processes with {threads} threads ended early: see above") from error
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value
         for worker in workers:
             worker.join()
     return Found(*(max(values) for values in zip(*found, strict=True)))

@@ -12,6 +12,8 @@ import importlib
 import importlib.metadata
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +23,8 @@ from raytrace_face.errors import MachineError
 
 MIN_LLVM = 17
 THREADS_VARIABLE = "RAYTRACE_FACE_THREADS"
+LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Variables that say the same to NumPy's and torch's libraries, when they are loaded."""
 VARIANTS = {"llvm": "llvm_ad_rgb", "cuda": "cuda_ad_rgb"}
 INSTALL_HINT = (
     "install one with 'pip install karellen-llvm-core' (Linux x86-64), 'brew install llvm' (macOS) or your "
@@ -107,6 +111,26 @@ def start(device: str = "auto", deterministic: bool = False) -> ModuleType:
 
     skin.register(mi)
     return mi
+
+
+def threads_each(threads: int) -> dict[str, str]:
+    """Environment of processes that are to take so many threads each, in the tracer and in linear algebra."""
+    return dict.fromkeys((*LIBRARY_THREADS, THREADS_VARIABLE), str(threads))
+
+
+@contextmanager
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """Environment variables for processes started inside the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _threads() -> int:

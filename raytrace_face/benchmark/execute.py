@@ -13,7 +13,6 @@ import os
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from raytrace_face.backend import environment, threads_each
 from raytrace_face.benchmark.methods import NOTHING, Method
 from raytrace_face.benchmark.protocol import NAN, Scored, scorer
 from raytrace_face.benchmark.spec import Benchmark, Item, load
 from raytrace_face.config import Config
 from raytrace_face.errors import InputError, MachineError, RaytraceFaceError
 from raytrace_face.output import write_json
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -201,28 +199,13 @@ def run(jobs: Sequence[Job], processes: int, ray_address: str | None, quiet: boo
     return [done for done in found if done is not None]
 
 
-@contextmanager
-def environment(values: dict[str, str]) -> Iterator[None]:
-    """Environment variables for processes started inside the block."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
 def _share(processes: int, deterministic: bool) -> dict[str, str]:
     """Threads of each of several processes: with more than its share of the cores each takes three times as long.
 
     One each where results are to be deterministic: sums depend on how many threads share them.
     """
     threads = 1 if deterministic else max((os.cpu_count() or 1) // processes, 1)
-    return {**dict.fromkeys(THREAD_VARIABLES, str(threads)), "RAYTRACE_FACE_THREADS": str(threads)}
+    return threads_each(threads)
 
 
 KILLED = "a worker was killed, most likely for want of memory: use fewer --jobs; what is done is kept"

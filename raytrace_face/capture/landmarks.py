@@ -146,6 +146,11 @@ def _face(image: Image8, roi: Roi) -> Face | None:
     )
 
 
+def face_near(photo_srgb: Image8, landmarks_px: NDArray[np.floating]) -> Face | None:
+    """The face of an 8-bit sRGB photo (H, W, 3) whose landmarks (478, 2) are known roughly; None if none is seen."""
+    return _face(np.ascontiguousarray(photo_srgb), _roi_of(np.asarray(landmarks_px, np.float64)))
+
+
 def _inside(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Share of the smaller of two boxes that lies in the other."""
     inner = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)
@@ -177,11 +182,16 @@ def _without_doubles(faces: list[Face]) -> list[Face]:
     return kept
 
 
-def window_around(face: Face, size: int) -> Window:
-    """The square that the fit looks at: forehead to chin with a margin, a little more above than below."""
-    box = face.box
-    side = WINDOW_SCALE * face.extent_px
-    x, y = (box[:2] + box[2:]) / 2
+def window_around(landmarks_px: NDArray[np.floating], size: int) -> Window:
+    """The square that the fit looks at: forehead to chin with a margin, a little more above than below.
+
+    Args:
+        landmarks_px: (N, 2) landmarks of the face, its outline among them, photo pixels.
+    """
+    points = np.asarray(landmarks_px, np.float64)
+    low, high = points.min(0), points.max(0)
+    side = WINDOW_SCALE * float(np.max(high - low))
+    x, y = (low + high) / 2
     return Window(float(x - side / 2), float(y - side / 2 - 0.04 * side), float(side), size)
 
 
@@ -242,7 +252,7 @@ def capture(photo: Photo, face: int | None = None, size: int = 256) -> Capture:
             f"the face in {where} is too small: {chosen.eyes_px:.0f} pixels between the eyes, "
             f"at least {MIN_EYES_PX:.0f} are needed; use a larger version of the photo"
         )
-    window = window_around(chosen, size)
+    window = window_around(chosen.landmarks_px, size)
     segmentation = segment(photo.linear, window, chosen.landmarks_px)
     notes = _warnings(photo, chosen, len(faces), segmentation, window)
     if face is not None and len(faces) > 1:

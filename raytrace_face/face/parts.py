@@ -5,7 +5,7 @@ They are masked out of the fit and shown with plain averages, so that a picture 
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -25,9 +25,13 @@ IRIS_RADIUS_UV, PUPIL_SHARE = (0.062, 0.185), 0.42
 """Where the embedded model's eyes look forward in its eye chart, the iris' radii there (6 mm), and pupil over iris."""
 
 
-@cache
-def eye_texture(size: int = 128) -> Array:
-    """(size, size, 3) diffuse albedo of both eyes in their chart, row 0 at v = 1."""
+@lru_cache(maxsize=8)
+def eye_texture(size: int = 128, iris: tuple[float, ...] = IRIS) -> Array:
+    """(size, size, 3) diffuse albedo of both eyes in their chart, row 0 at v = 1.
+
+    Args:
+        iris: (3,) albedo of the irises.
+    """
     centre = (np.arange(size) + 0.5) / size
     u, v = np.meshgrid(centre, 1 - centre)
     du = np.minimum(abs(u - EYE_CENTRE_U[0]), abs(u - EYE_CENTRE_U[1])) / IRIS_RADIUS_UV[0]
@@ -37,5 +41,5 @@ def eye_texture(size: int = 128) -> Array:
         return np.clip((radius - r) * 8 + 0.5, 0, 1)[..., None]
 
     out = np.broadcast_to(np.array(PART_MATERIALS["eyes"][0]), (size, size, 3))
-    out = out * (1 - inside(1.0)) + np.array(IRIS) * inside(1.0)
+    out = out * (1 - inside(1.0)) + np.array(iris) * inside(1.0)
     return (out * (1 - inside(PUPIL_SHARE)) + np.array(PUPIL) * inside(PUPIL_SHARE)).astype(np.float32)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from raytrace_face import backend
 from raytrace_face.benchmark import execute
 from raytrace_face.benchmark import yaleb as protocol
 from raytrace_face.benchmark.commands import nested
@@ -400,7 +401,7 @@ def test_threads_are_shared_out_and_the_environment_is_left_as_it_was(monkeypatc
     shares = [execute._share(n, False)["RAYTRACE_FACE_THREADS"] for n in (1, 3, 8, 20)]
     assert shares == ["8", "2", "1", "1"]
     assert {v for n in (1, 3) for v in execute._share(n, True).values()} == {"1"}
-    with execute.environment(execute._share(3, False)):
+    with backend.environment(execute._share(3, False)):
         assert os.environ["OMP_NUM_THREADS"] == os.environ["RAYTRACE_FACE_THREADS"] == "2"
     assert os.environ["OMP_NUM_THREADS"] == "5"
     assert "RAYTRACE_FACE_THREADS" not in os.environ

@@ -1,0 +1,212 @@
+"""Texture coordinates: the model's own where they can carry maps, else charts made by xatlas.
+
+Skin alone carries maps, so it alone fills the square. Eyes get the chart that the painted iris of `face.parts` expects,
+teeth and mouth a frontal projection; these may overlap the skin's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raytrace_face.face.mesh import Floats, Index, triangle_normals
+from raytrace_face.face.model import PARTS
+from raytrace_face.face.parts import EYE_CENTRE_U, EYE_CENTRE_V, IRIS_RADIUS_UV
+from raytrace_face.types import Array
+
+IRIS_MM = 6.0
+RASTER = 1024
+"""Texels across in which overlaps are looked for, and charts are packed."""
+PADDING = 4
+"""Texels between charts at that size: two at the 512 of a standard reconstruction."""
+SKIN_SHARE = 0.35
+"""Least share of the square that the skin of a layout of the model's own must fill; else its charts are packed anew."""
+OVERLAP_SHARE = 0.01
+"""Largest share of the skin's texels that two triangles may claim: mirrored halves have a half."""
+REST_SCALE = 0.4
+"""Texel density of skin outside the face, as a share of the face's."""
+FACE_EDGE = 0.02
+"""Weight of the region "face" above which a vertex gets the full density."""
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """A mesh split along the seams of its texture."""
+
+    source: NDArray[np.int32]
+    """(V',) vertex of the unsplit mesh."""
+    triangles: NDArray[np.int32]
+    """(F, 3) into the split vertices, in the order of the unsplit mesh."""
+    uv: Array
+    """(V', 2)"""
+    charts: int
+    """Of the skin."""
+    own: bool
+    """Whether this is the model's own layout."""
+
+
+def make_atlas(
+    mean: Floats, triangles: Index, part: NDArray[np.uint8], face: Floats, uv: Floats | None, uv_triangles: Index | None
+) -> Atlas:
+    """Split a mesh so that every vertex has one texture coordinate.
+
+    Args:
+        mean: (V, 3) mm, head frame.
+        part: (F,) index into `PARTS`.
+        face: (V,) weight of the region "face".
+        uv, uv_triangles: (T, 2) and (F, 3), or None.
+    """
+    skin = part == PARTS.index("skin")
+    corner_uv = np.zeros((len(triangles), 3, 2))
+    corner_id = np.zeros((len(triangles), 3), np.int64)
+    own = False
+    if uv is not None and uv_triangles is not None:
+        corner_uv[skin], corner_id[skin] = uv[uv_triangles[skin]], uv_triangles[skin]
+        own = usable(corner_uv[skin])
+        if not own:
+            corner_uv[skin], corner_id[skin] = repacked(mean, triangles[skin], uv, uv_triangles[skin], face)
+    else:
+        corner_uv[skin], corner_id[skin] = charted(mean, triangles[skin], face)
+    charts = _chart_count(corner_id[skin])
+    offset = int(corner_id.max()) + 1
+    flat = part_uv(mean, triangles, part)
+    for number in range(1, len(PARTS)):
+        here = part == number
+        corner_uv[here] = flat[number][triangles[here]]
+        corner_id[here] = offset + number
+    return _split(triangles, corner_uv, corner_id, charts, own)
+
+
+def _split(triangles: Index, corner_uv: Floats, corner_id: Index, charts: int, own: bool) -> Atlas:
+    key = triangles.ravel().astype(np.int64) * (int(corner_id.max()) + 1) + corner_id.ravel()
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    return Atlas(
+        source=triangles.ravel()[first].astype(np.int32),
+        triangles=inverse.reshape(-1, 3).astype(np.int32),
+        uv=np.clip(corner_uv.reshape(-1, 2)[first], 0, 1).astype(np.float32),
+        charts=charts,
+        own=own,
+    )
+
+
+def _chart_count(corner_id: Index) -> int:
+    from raytrace_face.adopt.parts import pieces
+
+    used, local = np.unique(corner_id, return_inverse=True)
+    return int(pieces(local.reshape(-1, 3), len(used)).max()) + 1
+
+
+def usable(corner_uv: Floats) -> bool:
+    """Whether a layout (F, 3, 2) of the skin lies in the unit square, fills enough of it and does not overlap."""
+    if corner_uv.min() < -1e-4 or corner_uv.max() > 1 + 1e-4:
+        return False
+    a, b, c = corner_uv[:, 0], corner_uv[:, 1], corner_uv[:, 2]
+    area = 0.5 * np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0])
+    return bool(area.sum() > SKIN_SHARE and overlap(corner_uv) < OVERLAP_SHARE)
+
+
+def overlap(corner_uv: Floats, size: int = RASTER) -> float:
+    """Share of the covered texel centres that lie in more than one triangle (F, 3, 2)."""
+    from skimage.draw import polygon
+
+    claims = np.zeros((size, size), np.int32)
+    for triangle in corner_uv * size - 0.5:
+        rows, columns = polygon(triangle[:, 1], triangle[:, 0], claims.shape)
+        claims[rows, columns] += 1
+    # Centres on a common edge are claimed twice by chance; a third claim is none.
+    return float((claims > 1).sum() / max((claims > 0).sum(), 1))
+
+
+def charted(mean: Floats, triangles: Index, face: Floats) -> tuple[Floats, Index]:
+    """Corner coordinates (F, 3, 2) and ids (F, 3) of skin, by xatlas: the face apart, so that it gets more texels."""
+    import xatlas
+
+    options = xatlas.ChartOptions()
+    # Few charts: a face is nearly flat to a conformal map, and every seam is a line that maps must not show.
+    options.max_cost = 64.0
+    options.normal_deviation_weight = 0.5
+    options.normal_seam_weight = 0.0
+    inner = (face[triangles] > FACE_EDGE).any(1)
+    atlas = xatlas.Atlas()
+    groups = [group for group in (np.flatnonzero(inner), np.flatnonzero(~inner)) if len(group)]
+    scales = [1.0 if inner[group[0]] else REST_SCALE for group in groups]
+    for group, scale in zip(groups, scales, strict=True):
+        used, local = np.unique(triangles[group], return_inverse=True)
+        atlas.add_mesh((scale * mean[used]).astype(np.float32), local.reshape(-1, 3).astype(np.uint32))
+    atlas.generate(chart_options=options, pack_options=_packing(xatlas))
+    return _collect(atlas, groups, len(triangles))
+
+
+def repacked(mean: Floats, triangles: Index, uv: Floats, uv_triangles: Index, face: Floats) -> tuple[Floats, Index]:
+    """The model's own charts (tiles side by side, or too small) laid into one square with even texel density."""
+    import xatlas
+
+    from raytrace_face.adopt.parts import pieces
+
+    used, local = np.unique(uv_triangles, return_inverse=True)
+    local = local.reshape(-1, 3)
+    chart = pieces(local, len(used))[local[:, 0]]
+    flat = np.concatenate([uv[used], np.zeros((len(used), 1))], axis=1)
+    area_uv = np.linalg.norm(triangle_normals(flat, local), axis=1)
+    area = np.linalg.norm(triangle_normals(mean, triangles), axis=1)
+    inner = (face[triangles] > FACE_EDGE).any(1)
+    scaled = flat[:, :2].copy()
+    atlas, groups = xatlas.Atlas(), []
+    for number in range(int(chart.max()) + 1):
+        group = np.flatnonzero(chart == number)
+        vertices = np.unique(local[group])
+        scale = np.sqrt(area[group].sum() / max(area_uv[group].sum(), 1e-12))
+        scaled[vertices] = (uv[used[vertices]] - uv[used[vertices]].min(0)) * scale
+        if not inner[group].any():
+            scaled[vertices] *= REST_SCALE
+        place = np.searchsorted(vertices, local[group])
+        atlas.add_uv_mesh(scaled[vertices].astype(np.float32), place.astype(np.uint32))
+        groups.append(group)
+    atlas.generate(pack_options=_packing(xatlas))
+    return _collect(atlas, groups, len(triangles))
+
+
+def _packing(xatlas):
+    options = xatlas.PackOptions()
+    options.resolution = RASTER
+    options.padding = PADDING
+    options.bruteForce = False
+    options.rotate_charts_to_axis = False
+    return options
+
+
+def _collect(atlas, groups: list[Index], count: int) -> tuple[Floats, Index]:
+    """Corner coordinates (F, 3, 2) and ids (F, 3) of the meshes of an atlas, in the square [0, 1]^2."""
+    corner_uv, corner_id = np.zeros((count, 3, 2)), np.zeros((count, 3), np.int64)
+    size = np.array([atlas.width, atlas.height], np.float64)
+    first = 0
+    for number, group in enumerate(groups):
+        _, indices, uv = atlas.get_mesh(number)
+        corner_uv[group] = uv[indices] * size / size.max()
+        corner_id[group] = indices.astype(np.int64) + first
+        first += len(uv)
+    return corner_uv, corner_id
+
+
+def part_uv(mean: Floats, triangles: Index, part: NDArray[np.uint8]) -> dict[int, Floats]:
+    """Part number -> (V, 2): eyes as `face.parts.eye_texture` paints them, other parts from the front."""
+    out = {}
+    for number, name in enumerate(PARTS[1:], start=1):
+        uv = np.full((len(mean), 2), 0.5)
+        used = np.unique(triangles[part == number])
+        if len(used) and name == "eyes":
+            for side, u in ((-1, EYE_CENTRE_U[0]), (1, EYE_CENTRE_U[1])):
+                ball = used[side * mean[used, 0] > 0]
+                if len(ball):
+                    middle = 0.5 * (mean[ball].min(0) + mean[ball].max(0))
+                    scale = np.array(IRIS_RADIUS_UV) / IRIS_MM
+                    uv[ball] = np.array([u, EYE_CENTRE_V]) + (mean[ball, :2] - middle[:2]) * scale
+                    back = ball[mean[ball, 2] < middle[2] - IRIS_MM]
+                    uv[back, 1] = 0.99  # white; nobody sees it
+        elif len(used):
+            low, high = mean[used].min(0)[:2], mean[used].max(0)[:2]
+            uv[used] = (mean[used, :2] - low) / np.maximum(high - low, 1e-6)
+        out[number] = np.clip(uv, 0, 1)
+    return out

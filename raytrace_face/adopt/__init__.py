@@ -1,5 +1,5 @@
 """A model that somebody brings, made complete: frame, correspondence, parts, regions, texture, expressions, landmarks."""
 
-from raytrace_face.adopt.adopt import adopt
+from raytrace_face.adopt.complete import adopt
 
 __all__ = ["adopt"]

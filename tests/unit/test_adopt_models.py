@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from raytrace_face.adopt.adopt import Placed, adopt, place
+from raytrace_face.adopt.complete import Placed, adopt, place
 from raytrace_face.adopt.atlas import make_atlas, overlap
 from raytrace_face.adopt.expressions import make_expressions
 from raytrace_face.adopt.frame import find_frame

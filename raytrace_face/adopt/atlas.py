@@ -1,4 +1,4 @@
-"""Texture coordinates: the model's own where they can carry maps, else charts made by xatlas.
+"""Texture coordinates: the model's own where they can carry maps, else charts packed by xatlas.
 
 Skin alone carries maps, so it alone fills the square. Eyes get the chart that the painted iris of `face.parts` expects,
 teeth and mouth a frontal projection; these may overlap the skin's.
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from raytrace_face.adopt.disc import find_disc, flatten, signed_areas
+from raytrace_face.adopt.parts import pieces
 from raytrace_face.face.mesh import Floats, Index, triangle_normals
 from raytrace_face.face.model import PARTS
 from raytrace_face.face.parts import EYE_CENTRE_U, EYE_CENTRE_V, IRIS_RADIUS_UV
@@ -25,10 +27,14 @@ SKIN_SHARE = 0.35
 """Least share of the square that the skin of a layout of the model's own must fill; else its charts are packed anew."""
 OVERLAP_SHARE = 0.01
 """Largest share of the skin's texels that two triangles may claim: mirrored halves have a half."""
-REST_SCALE = 0.4
+REST_SCALE = 0.25
 """Texel density of skin outside the face, as a share of the face's."""
 FACE_EDGE = 0.02
 """Weight of the region "face" above which a vertex gets the full density."""
+
+
+Chart = tuple[Index, Floats, Index]
+"""Triangles of the mesh (n,), positions (v, 2) in the plane, and corners (n, 3) among these."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +98,6 @@ def _split(triangles: Index, corner_uv: Floats, corner_id: Index, charts: int, o
 
 
 def _chart_count(corner_id: Index) -> int:
-    from raytrace_face.adopt.parts import pieces
-
     used, local = np.unique(corner_id, return_inverse=True)
     return int(pieces(local.reshape(-1, 3), len(used)).max()) + 1
 
@@ -120,71 +124,80 @@ def overlap(corner_uv: Floats, size: int = RASTER) -> float:
 
 
 def charted(mean: Floats, triangles: Index, face: Floats) -> tuple[Floats, Index]:
-    """Corner coordinates (F, 3, 2) and ids (F, 3) of skin, by xatlas: the face apart, so that it gets more texels."""
+    """Corner coordinates (F, 3, 2) and ids (F, 3) of skin: the face in one chart, the rest as xatlas cuts it.
+
+    Charts of the face keep its scale, the others get fewer texels.
+    """
     import xatlas
 
+    disc = find_disc(triangles, (face[triangles] > FACE_EDGE).any(1))
+    used, local = np.unique(triangles[disc], return_inverse=True)
+    flat = flatten(mean[used], local.reshape(-1, 3))
+    charts: list[Chart] = []
+    if flat is None:
+        disc = np.zeros(len(triangles), bool)
+    else:
+        charts.append((np.flatnonzero(disc), flat, local.reshape(-1, 3)))
+    if not disc.all():
+        charts += _cut(xatlas, REST_SCALE * mean, triangles, np.flatnonzero(~disc))
+    return _pack(xatlas, charts, len(triangles))
+
+
+def _cut(xatlas, mean: Floats, triangles: Index, group: Index) -> list[Chart]:
+    """Charts of some triangles by xatlas, as few as it makes: it never joins what faces away from each other."""
     options = xatlas.ChartOptions()
-    # Few charts: a face is nearly flat to a conformal map, and every seam is a line that maps must not show.
     options.max_cost = 64.0
     options.normal_deviation_weight = 0.5
     options.normal_seam_weight = 0.0
-    inner = (face[triangles] > FACE_EDGE).any(1)
+    used, local = np.unique(triangles[group], return_inverse=True)
     atlas = xatlas.Atlas()
-    groups = [group for group in (np.flatnonzero(inner), np.flatnonzero(~inner)) if len(group)]
-    scales = [1.0 if inner[group[0]] else REST_SCALE for group in groups]
-    for group, scale in zip(groups, scales, strict=True):
-        used, local = np.unique(triangles[group], return_inverse=True)
-        atlas.add_mesh((scale * mean[used]).astype(np.float32), local.reshape(-1, 3).astype(np.uint32))
-    atlas.generate(chart_options=options, pack_options=_packing(xatlas))
-    return _collect(atlas, groups, len(triangles))
+    atlas.add_mesh(mean[used].astype(np.float32), local.reshape(-1, 3).astype(np.uint32))
+    packing = xatlas.PackOptions()
+    packing.texels_per_unit = 1.0  # so that coordinates stay in the mesh's unit
+    atlas.generate(chart_options=options, pack_options=packing)
+    _, indices, uv = atlas.get_mesh(0)
+    return _islands(group, uv * np.array([atlas.width, atlas.height]), indices.astype(np.int64))
+
+
+def _islands(group: Index, uv: Floats, indices: Index) -> list[Chart]:
+    """A layout taken apart into its charts."""
+    chart = pieces(indices, len(uv))[indices[:, 0]]
+    out = []
+    for number in np.unique(chart):
+        own = chart == number
+        used, local = np.unique(indices[own], return_inverse=True)
+        out.append((group[own], uv[used] - uv[used].min(0), local.reshape(-1, 3)))
+    return out
 
 
 def repacked(mean: Floats, triangles: Index, uv: Floats, uv_triangles: Index, face: Floats) -> tuple[Floats, Index]:
     """The model's own charts (tiles side by side, or too small) laid into one square with even texel density."""
     import xatlas
 
-    from raytrace_face.adopt.parts import pieces
-
-    used, local = np.unique(uv_triangles, return_inverse=True)
-    local = local.reshape(-1, 3)
-    chart = pieces(local, len(used))[local[:, 0]]
-    flat = np.concatenate([uv[used], np.zeros((len(used), 1))], axis=1)
-    area_uv = np.linalg.norm(triangle_normals(flat, local), axis=1)
-    area = np.linalg.norm(triangle_normals(mean, triangles), axis=1)
     inner = (face[triangles] > FACE_EDGE).any(1)
-    scaled = flat[:, :2].copy()
-    atlas, groups = xatlas.Atlas(), []
-    for number in range(int(chart.max()) + 1):
-        group = np.flatnonzero(chart == number)
-        vertices = np.unique(local[group])
-        scale = np.sqrt(area[group].sum() / max(area_uv[group].sum(), 1e-12))
-        scaled[vertices] = (uv[used[vertices]] - uv[used[vertices]].min(0)) * scale
-        if not inner[group].any():
-            scaled[vertices] *= REST_SCALE
-        place = np.searchsorted(vertices, local[group])
-        atlas.add_uv_mesh(scaled[vertices].astype(np.float32), place.astype(np.uint32))
-        groups.append(group)
-    atlas.generate(pack_options=_packing(xatlas))
-    return _collect(atlas, groups, len(triangles))
+    charts = []
+    for group, flat, local in _islands(np.arange(len(triangles)), uv, uv_triangles):
+        area = np.linalg.norm(triangle_normals(mean, triangles[group]), axis=1).sum()
+        scale = np.sqrt(area / max(2 * np.abs(signed_areas(flat, local)).sum(), 1e-12))
+        charts.append((group, flat * scale * (1.0 if inner[group].any() else REST_SCALE), local))
+    return _pack(xatlas, charts, len(triangles))
 
 
-def _packing(xatlas):
+def _pack(xatlas, charts: list[Chart], count: int) -> tuple[Floats, Index]:
+    """Charts in mm laid side by side in the unit square: corner coordinates (F, 3, 2) and ids (F, 3)."""
+    atlas = xatlas.Atlas()
+    for _, flat, local in charts:
+        atlas.add_uv_mesh(flat.astype(np.float32), local.astype(np.uint32))
     options = xatlas.PackOptions()
     options.resolution = RASTER
     options.padding = PADDING
-    options.bruteForce = False
-    options.rotate_charts_to_axis = False
-    return options
-
-
-def _collect(atlas, groups: list[Index], count: int) -> tuple[Floats, Index]:
-    """Corner coordinates (F, 3, 2) and ids (F, 3) of the meshes of an atlas, in the square [0, 1]^2."""
+    options.rotate_charts = options.rotate_charts_to_axis = False  # the face stays upright
+    atlas.generate(pack_options=options)
     corner_uv, corner_id = np.zeros((count, 3, 2)), np.zeros((count, 3), np.int64)
-    size = np.array([atlas.width, atlas.height], np.float64)
     first = 0
-    for number, group in enumerate(groups):
+    for number, (group, _, _) in enumerate(charts):
         _, indices, uv = atlas.get_mesh(number)
-        corner_uv[group] = uv[indices] * size / size.max()
+        corner_uv[group] = uv[indices]  # of each side of its own, so that the square is filled
         corner_id[group] = indices.astype(np.int64) + first
         first += len(uv)
     return corner_uv, corner_id

@@ -6,6 +6,7 @@ embedded model by a rigid motion (Umeyama 1991). This is good to a degree or two
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ from raytrace_face.types import Array
 
 SKIN_COLOUR = (0.42, 0.26, 0.19)
 VIEWS_DEG = ((0.0, 0.0), (-18.0, 0.0), (18.0, 0.0), (0.0, -12.0), (0.0, 12.0))
-"""(yaw, pitch) of the cameras: near enough to the front for marks to be good."""
+"""(yaw, pitch) of the cameras: near enough to the front for marks to be good. The first round takes three."""
 FOV_DEG = 24.0
 SIZE = 384
 FACE_HEIGHT_MM = 330.0
@@ -63,17 +64,28 @@ def find_frame(raw: RawModel, embedded: FaceModel, detect: Detect, render: Rende
     # The size of the pictures is relative at first, so that a wrong unit is seen as such.
     low, high = raw.mean.min(0), raw.mean.max(0)
     centre, height = 0.5 * (low + high), 1.1 * float((high - low)[:2].max())
-    marks = _marks(raw, centre, height, detect, render)
+    marks = _marks(raw, centre, height, VIEWS_DEG[:3], detect, render)
+    if raw.albedo is None:
+        marks[colour_landmarks(embedded)] = np.nan
     scale, _, _ = _lay(marks, embedded)
     if abs(scale - 1) > SCALE_LIMIT:
         raise ModelError(
             f"the mean face of this {raw.format} model is {1 / scale:.3g} times as large as a face in mm: "
             "is the file in another unit?"
         )
-    marks = _marks(raw, np.nanmedian(marks, axis=0), FACE_HEIGHT_MM, detect, render)
+    marks = _marks(raw, np.nanmedian(marks, axis=0), FACE_HEIGHT_MM, VIEWS_DEG, detect, render)
+    if raw.albedo is None:
+        marks[colour_landmarks(embedded)] = np.nan
     _, rotation, shift = _lay(marks, embedded)
     frame = Frame(rotation, shift)
     return frame, frame.points(marks)
+
+
+def colour_landmarks(embedded: FaceModel) -> Index:
+    """Landmarks that only colours can place: without brows in sight the network puts them 9 mm off, and what is above."""
+    weight = np.max([embedded.regions[name] for name in ("brows", "forehead", "scalp")], axis=0)
+    corners = weight[embedded.triangles[embedded.landmark_triangle]]
+    return embedded.landmark_index[(corners * embedded.landmark_barycentric).sum(1) > 0.1]
 
 
 def _lay(marks: Floats, embedded: FaceModel) -> tuple[float, Floats, Floats]:
@@ -92,12 +104,15 @@ def _lay(marks: Floats, embedded: FaceModel) -> tuple[float, Floats, Floats]:
     return scale, rotation, shift
 
 
-def _marks(raw: RawModel, centre: Floats, height: float, detect: Detect, render: Render) -> Floats:
+def _marks(
+    raw: RawModel, centre: Floats, height: float, views: Sequence[tuple[float, float]], detect: Detect, render: Render
+) -> Floats:
     """The network's marks (468, 3) on the raw mean: medians over views, NaN where fewer than two agree to see them.
 
     Args:
         centre: (3,) what the cameras look at.
         height: of the pictures there, in the model's own unit.
+        views: (yaw, pitch) of the cameras, degrees.
     """
     # Rendered at one size whatever the unit: the lights of `mitsuba_render` stand at fixed distances.
     to_mm = FACE_HEIGHT_MM / height
@@ -106,7 +121,7 @@ def _marks(raw: RawModel, centre: Floats, height: float, detect: Detect, render:
     colour = _colour(raw)
     distance = 0.5 * FACE_HEIGHT_MM / np.tan(np.radians(FOV_DEG) / 2)
     found = []
-    for yaw, pitch in np.radians(VIEWS_DEG):
+    for yaw, pitch in np.radians(views):
         direction = np.array([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)])
         picture = HeadPicture(
             vertices, normals, raw.triangles, colour, distance * direction, np.zeros(3), FOV_DEG, SIZE
@@ -118,7 +133,7 @@ def _marks(raw: RawModel, centre: Floats, height: float, detect: Detect, render:
     seen = np.isfinite(np.array(found).reshape(-1, LANDMARKS, 3)).all(2).sum(0) >= enough
     if seen.sum() < FEWEST_MARKS:
         raise ModelError(
-            f"no face was found on the mean of this {raw.format} model ({len(found)} of {len(VIEWS_DEG)} renders): "
+            f"no face was found on the mean of this {raw.format} model ({len(found)} of {len(views)} renders): "
             "its vertices must have y up and z coming out of the face"
         )
     out = np.full((LANDMARKS, 3), np.nan)

@@ -116,8 +116,8 @@ def calibration_albedo(model: FaceModel) -> Array:
     return colour
 
 
-def mitsuba_render(picture: HeadPicture) -> NDArray[np.uint8]:
-    """A soft key light from the front and ambient, 8-bit sRGB (H, W, 3)."""
+def mitsuba_render(picture: HeadPicture, spp: int = 32) -> NDArray[np.uint8]:
+    """A soft key light from the front and ambient, 8-bit sRGB (H, W, 3); `spp` paths a pixel."""
     from raytrace_face.backend import start
 
     mi = start()
@@ -167,7 +167,7 @@ def mitsuba_render(picture: HeadPicture) -> NDArray[np.uint8]:
             },
         }
     )
-    linear = np.clip(np.array(mi.render(scene, spp=32))[..., :3], 0, 1)
+    linear = np.clip(np.array(mi.render(scene, spp=spp))[..., :3], 0, 1)
     encoded = np.where(linear < 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-6) ** (1 / 2.4) - 0.055)
     return (encoded * 255 + 0.5).astype(np.uint8)
 

@@ -72,12 +72,16 @@ def subset(raw: RawModel, keep: np.ndarray) -> tuple[RawModel, np.ndarray]:
 
 def ict_raw(folder: Path, modes: int = 10, named: bool = True) -> RawModel:
     """ICT-FaceKit with parts and, if `named`, its expressions."""
-    from raytrace_face.benchmark.ict import BOUNDS, load_ict
+    from raytrace_face.benchmark.ict import BOUNDS, arkit_name, load_ict
 
     model = load_ict(folder).model
     part = model.triangle_part.copy()
     part[model.triangles.min(axis=1) >= BOUNDS[2][1]] = PARTS.index("eyes")
-    empty = np.zeros((0, model.vertex_count, 3), np.float32)
+    names = [arkit_name(name) for name in model.expression_names]
+    units = tuple(dict.fromkeys(names))
+    expression = np.zeros((len(units), model.vertex_count, 3), np.float32)
+    for name, unit in zip(names, model.expression, strict=True):  # the halves of those that ARKit does not split
+        expression[units.index(name)] += unit
     return RawModel(
         format="ICT-FaceKit",
         version="",
@@ -87,9 +91,9 @@ def ict_raw(folder: Path, modes: int = 10, named: bool = True) -> RawModel:
         licence="MIT",
         citation="Li et al. 2020",
         provenance={},
-        expression=model.expression if named else empty,
-        expression_names=model.expression_names if named else (),
-        expression_modes=empty,
+        expression=expression if named else expression[:0],
+        expression_names=units if named else (),
+        expression_modes=expression[:0],
         triangle_part=part,
     )
 

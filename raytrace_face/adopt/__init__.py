@@ -1,4 +1,4 @@
-"""A model that somebody brings, made complete: frame, correspondence, parts, regions, texture, expressions, landmarks."""
+"""A model that somebody brings, made complete: frame, parts, regions, texture, expressions, landmarks."""
 
 from raytrace_face.adopt.complete import adopt
 

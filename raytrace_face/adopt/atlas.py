@@ -130,7 +130,7 @@ def charted(mean: Floats, triangles: Index, face: Floats) -> tuple[Floats, Index
     """
     import xatlas
 
-    disc = find_disc(triangles, (face[triangles] > FACE_EDGE).any(1))
+    disc = find_disc(triangles, np.asarray((face[triangles] > FACE_EDGE).any(1)))
     used, local = np.unique(triangles[disc], return_inverse=True)
     flat = flatten(mean[used], local.reshape(-1, 3))
     charts: list[Chart] = []
@@ -162,7 +162,7 @@ def _cut(xatlas, mean: Floats, triangles: Index, group: Index) -> list[Chart]:
 def _islands(group: Index, uv: Floats, indices: Index) -> list[Chart]:
     """A layout taken apart into its charts."""
     chart = pieces(indices, len(uv))[indices[:, 0]]
-    out = []
+    out: list[Chart] = []
     for number in np.unique(chart):
         own = chart == number
         used, local = np.unique(indices[own], return_inverse=True)
@@ -174,8 +174,8 @@ def repacked(mean: Floats, triangles: Index, uv: Floats, uv_triangles: Index, fa
     """The model's own charts (tiles side by side, or too small) laid into one square with even texel density."""
     import xatlas
 
-    inner = (face[triangles] > FACE_EDGE).any(1)
-    charts = []
+    inner = np.asarray((face[triangles] > FACE_EDGE).any(1))
+    charts: list[Chart] = []
     for group, flat, local in _islands(np.arange(len(triangles)), uv, uv_triangles):
         area = np.linalg.norm(triangle_normals(mean, triangles[group]), axis=1).sum()
         scale = np.sqrt(area / max(2 * np.abs(signed_areas(flat, local)).sum(), 1e-12))

@@ -141,7 +141,7 @@ def register(embedded: FaceModel, target: Surface, landmarks: Floats) -> Registe
     columns = weld[embedded.triangles[embedded.landmark_triangle[seen]]].ravel()
     at = sparse.csr_matrix((embedded.landmark_barycentric[seen].ravel(), (rows, columns)), (len(aim), count))
     sigma = embedded.landmark_sigma_mm[seen]
-    start = embedded.mean.astype(np.float64)
+    start: Floats = embedded.mean.astype(np.float64)
     moved = start
     tree = _tree(target)
     load: Floats
@@ -201,9 +201,7 @@ def _carry_pieces(embedded: FaceModel, start: Floats, moved: Floats, main: NDArr
     return out
 
 
-def match(
-    points: Floats, normals: Floats, embedded: FaceModel, moved: Floats, allowed: NDArray[np.bool_]
-) -> Match:
+def match(points: Floats, normals: Floats, embedded: FaceModel, moved: Floats, allowed: NDArray[np.bool_]) -> Match:
     """The nearest point of the moved embedded surface to each point (N, 3) with a normal (N, 3).
 
     Args:
@@ -229,9 +227,7 @@ def match(
     return Match(triangle, weights.astype(np.float64), trust, distance)
 
 
-def match_by_part(
-    surface: Surface, part: NDArray[np.uint8], embedded: FaceModel, moved: Floats
-) -> Match:
+def match_by_part(surface: Surface, part: NDArray[np.uint8], embedded: FaceModel, moved: Floats) -> Match:
     """Where each vertex of a model lies on the embedded one: skin on skin, eyes on eyes, inside of the mouth inside.
 
     Args:

@@ -18,7 +18,7 @@ from raytrace_face.face.mesh import Floats, Index, edges_of, triangle_normals
 ROUNDS = 8
 """Of evening out; the error falls little after six."""
 STRONGEST = 1e3
-"""Ratio of the largest to the smallest weight around a vertex: slivers beyond it would cost the bijection its digits."""
+"""Ratio of the largest to the smallest weight around a vertex: beyond it the bijection drowns in rounding."""
 
 
 def find_disc(triangles: Index, wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -59,7 +59,7 @@ def _largest(triangles: Index, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _touching(triangles: Index, patch: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.isin(triangles, np.unique(triangles[patch])).any(1)
+    return np.asarray(np.isin(triangles, np.unique(triangles[patch])).any(1))
 
 
 def _pinched(triangles: Index) -> Index:
@@ -151,7 +151,9 @@ def mean_value_weights(points: Floats, triangles: Index) -> sparse.csr_matrix:
         columns += [j, m]
         values += [half / length_j, half / length_m]
     count = len(points)
-    weights = sparse.csr_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), (count, count))
+    weights = sparse.csr_matrix(
+        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), (count, count)
+    )
     largest = weights.max(axis=1).toarray().ravel()
     weights.data = np.maximum(weights.data, np.repeat(largest / STRONGEST, np.diff(weights.indptr)))
     return weights

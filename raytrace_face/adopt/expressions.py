@@ -115,9 +115,7 @@ def gradient(vertices: Floats, triangles: Index) -> sparse.csr_matrix:
     return sparse.csr_matrix((slopes.ravel(), (rows.ravel(), columns.ravel())), (3 * count, len(vertices)))
 
 
-def transfer(
-    surface: Surface, part: NDArray[np.uint8], embedded: FaceModel, found: Match, source: Floats
-) -> Array:
+def transfer(surface: Surface, part: NDArray[np.uint8], embedded: FaceModel, found: Match, source: Floats) -> Array:
     """Displacements (E, V_e, 3) of the embedded mean as displacements (E, V, 3) of another mean."""
     vertices, triangles = np.asarray(surface.vertices, np.float64), surface.triangles
     count = len(vertices)

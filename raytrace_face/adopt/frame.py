@@ -82,7 +82,7 @@ def find_frame(raw: RawModel, embedded: FaceModel, detect: Detect, render: Rende
 
 
 def colour_landmarks(embedded: FaceModel) -> Index:
-    """Landmarks that only colours can place: without brows in sight the network puts them 9 mm off, and what is above."""
+    """Landmarks that only colours can place: where no brows are seen, they and the forehead are 9 mm off."""
     weight = np.max([embedded.regions[name] for name in ("brows", "forehead", "scalp")], axis=0)
     corners = weight[embedded.triangles[embedded.landmark_triangle]]
     return embedded.landmark_index[(corners * embedded.landmark_barycentric).sum(1) > 0.1]

@@ -21,9 +21,7 @@ FADE_MM = (3.0, 12.0)
 """Along the surface from such a border, where the face begins to be used and where it is in full."""
 
 
-def carry_regions(
-    surface: Surface, part: NDArray[np.uint8], embedded: FaceModel, found: Match
-) -> dict[str, Array]:
+def carry_regions(surface: Surface, part: NDArray[np.uint8], embedded: FaceModel, found: Match) -> dict[str, Array]:
     """Region name -> (V,) weight in [0, 1], zero off the skin; "face" only where the correspondence is trusted."""
     interpolate = found.matrix(embedded)
     count = len(surface.vertices)
@@ -81,7 +79,7 @@ def mirror_map(
     duplicated = np.bincount(source)[source] > 1
     place = np.where(duplicated[:, None], mean + INSET * (inside / uses[:, None] - mean), mean)
     image = place * np.array([-1.0, 1.0, 1.0])
-    mirror = np.arange(count)
+    mirror: Index = np.arange(count)
     for number in range(len(PARTS)):
         own = np.flatnonzero(of_vertex == number)
         if len(own):

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.spatial import cKDTree
 
-from raytrace_face.adopt.complete import Placed, adopt, place
 from raytrace_face.adopt.atlas import make_atlas, overlap
+from raytrace_face.adopt.complete import Placed, adopt, place
 from raytrace_face.adopt.expressions import make_expressions
 from raytrace_face.adopt.frame import find_frame
 from raytrace_face.adopt.regions import carry_regions
@@ -49,29 +48,34 @@ def iou(a: np.ndarray, b: np.ndarray, area: np.ndarray) -> float:
 def test_the_head_frame_of_a_turned_and_shifted_head_is_found(placed: Placed, stranger: Foreign, embedded: FaceModel):
     turn = placed.frame.rotation @ stranger.rotation
     angle = np.degrees(np.arccos(np.clip(0.5 * (np.trace(turn) - 1), -1, 1)))
-    assert angle < 0.5
+    assert angle < 0.2
     truth = embedded.mean[stranger.origin]
     face = embedded.regions["face"][stranger.origin] > 0.5
     gap = np.linalg.norm(placed.surface.vertices - truth, axis=1)
-    assert gap[face].max() < 1.0  # mm
+    assert gap[face].max() < 0.5  # mm
 
 
 def test_every_point_of_the_face_is_found_again(placed: Placed, stranger: Foreign, embedded: FaceModel):
-    """Correspondence of the head with itself, by its landmarks alone: the same point, within a fifth of an edge."""
+    """Correspondence of the head with itself; edges are 2.5 mm long, landmarks 2 mm off."""
     face = embedded.regions["face"][stranger.origin] > 0.5
     corners = embedded.triangles[placed.found.triangle]
     there = np.einsum("nc,ncd->nd", placed.found.barycentric, embedded.mean[corners])
     gap = np.linalg.norm(there - embedded.mean[stranger.origin], axis=1)[face]
-    assert np.median(gap) < 0.6
-    assert np.percentile(gap, 95) < 2.0
+    assert np.median(gap) < 0.1
+    assert np.percentile(gap, 95) < 1.0
 
 
 def test_parts_are_those_of_the_embedded_head(placed: Placed, stranger: Foreign, embedded: FaceModel):
     raw = stranger.raw
-    key = {tuple(sorted(t)): p for t, p in zip(embedded.weld[embedded.triangles].tolist(), embedded.triangle_part, strict=True)}
+    key = {
+        tuple(sorted(t)): p
+        for t, p in zip(embedded.weld[embedded.triangles].tolist(), embedded.triangle_part, strict=True)
+    }
     truth = np.array([key[tuple(sorted(t))] for t in stranger.origin[raw.triangles].tolist()])
     vertices = raw.mean
-    area = np.linalg.norm(np.cross(*(vertices[raw.triangles[:, k]] - vertices[raw.triangles[:, 0]] for k in (1, 2))), axis=1)
+    area = np.linalg.norm(
+        np.cross(*(vertices[raw.triangles[:, k]] - vertices[raw.triangles[:, 0]] for k in (1, 2))), axis=1
+    )
     for name, least in (("skin", 0.95), ("eyes", 0.95)):
         assert iou(placed.part == PARTS.index(name), truth == PARTS.index(name), area) > least
 
@@ -81,7 +85,9 @@ def test_regions_are_carried_over(placed: Placed, stranger: Foreign, embedded: F
     area = vertex_areas(placed.surface.vertices, placed.surface.triangles)
     assert set(regions) == set(embedded.regions)
     for name, weight in regions.items():
-        assert iou(weight > 0.4, embedded.regions[name][stranger.origin] > 0.4, area) > 0.75, name
+        truth = embedded.regions[name][stranger.origin]
+        common = (area * np.minimum(weight, truth)).sum() / (area * np.maximum(weight, truth)).sum()
+        assert common > 0.8, name  # two rounds of smoothing
 
 
 def test_expressions_transferred_to_the_same_head_are_its_own(placed: Placed, stranger: Foreign, embedded: FaceModel):
@@ -104,8 +110,7 @@ def test_expressions_transferred_to_the_same_head_are_its_own(placed: Placed, st
             ball = np.unique(raw.triangles[balls])
             assert np.sqrt(error[ball].mean() / whole[ball].mean()) < 0.1, name
         else:
-            print(name, np.sqrt((area * error).sum() / (area * whole).sum()))
-            assert np.sqrt((area * error).sum() / (area * whole).sum()) < 0.2, name
+            assert np.sqrt((area * error).sum() / (area * whole).sum()) < 0.1, name
 
 
 def test_a_model_in_metres_is_refused_by_name(stranger: Foreign, embedded: FaceModel):
@@ -165,16 +170,17 @@ def test_a_frontal_sheet_gets_eyes_and_expressions_within_its_own_space(embedded
     frame, marks = find_frame(raw, embedded, network_detector(), mitsuba_render)
     placed = place(raw, embedded, frame, marks)
     surface = placed.surface
-    area = np.linalg.norm(np.cross(*(surface.vertices[raw.triangles[:, k]] - surface.vertices[raw.triangles[:, 0]] for k in (1, 2))), axis=1)
+    area = np.linalg.norm(
+        np.cross(*(surface.vertices[raw.triangles[:, k]] - surface.vertices[raw.triangles[:, 0]] for k in (1, 2))),
+        axis=1,
+    )
     eyes = PARTS.index("eyes")
     assert iou(placed.part == eyes, truth == eyes, area) > 0.7
     assert (area * (placed.part == PARTS.index("mouth"))).sum() < 0.01 * area.sum()
     regions = carry_regions(surface, placed.part, embedded, placed.found)
     assert 0.3 < np.average(regions["face"], weights=vertex_areas(surface.vertices, raw.triangles)) < 0.9
     modes = placed.frame.fields(raw.expression_modes)
-    made = make_expressions(
-        surface, placed.part, embedded, placed.found, regions["face"], modes[:0], (), modes
-    )
+    made = make_expressions(surface, placed.part, embedded, placed.found, regions["face"], modes[:0], (), modes)
     assert made.native is not None
     np.testing.assert_allclose(made.basis, np.tensordot(made.native, modes, 1), atol=1e-3)
     # ICT has these units itself, made by other artists: the projection finds much of each.

@@ -19,7 +19,9 @@ def sheet(columns: int, rows: int, step: float = 1.0) -> tuple[np.ndarray, np.nd
     x, y = np.meshgrid(np.arange(columns) - (columns - 1) / 2, np.arange(rows) - (rows - 1) / 2)
     vertices = np.stack([x.ravel(), y.ravel(), np.zeros(x.size)], axis=1) * step
     a = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
-    triangles = np.concatenate([np.stack([a, a + 1, a + columns], 1), np.stack([a + 1, a + columns + 1, a + columns], 1)])
+    triangles = np.concatenate(
+        [np.stack([a, a + 1, a + columns], 1), np.stack([a + 1, a + columns + 1, a + columns], 1)]
+    )
     return vertices, triangles
 
 
@@ -27,7 +29,9 @@ def test_gradient_of_a_linear_function_is_its_slope_in_the_plane_of_each_triangl
     rng = np.random.default_rng(0)
     vertices, triangles = rng.normal(size=(9, 3)), np.arange(9).reshape(3, 3)
     slope = np.array([0.3, -1.2, 2.0])
-    normal = np.cross(vertices[triangles[:, 1]] - vertices[triangles[:, 0]], vertices[triangles[:, 2]] - vertices[triangles[:, 0]])
+    normal = np.cross(
+        vertices[triangles[:, 1]] - vertices[triangles[:, 0]], vertices[triangles[:, 2]] - vertices[triangles[:, 0]]
+    )
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     tangential = slope - (normal @ slope)[:, None] * normal
     found = (gradient(vertices, triangles) @ (vertices @ slope)).reshape(-1, 3)

@@ -108,8 +108,6 @@ def flatten(points: Floats, triangles: Index) -> Floats | None:
     loop = loops[outer]
     radius = np.sqrt(area.sum() / np.pi)
     angle = 2 * np.pi * np.concatenate([[0.0], np.cumsum(length[outer])[:-1]]) / length[outer].sum()
-    middle = points[loop] - points[loop].mean(0)
-    angle += np.pi / 2 - angle[middle[:, 1].argmax()]  # upright
     uv = np.zeros((len(wide), 2))
     uv[loop] = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     inner = np.setdiff1d(np.unique(fans), loop)
@@ -129,7 +127,14 @@ def flatten(points: Floats, triangles: Index) -> Floats | None:
         around = [np.bincount(fans.ravel(), np.repeat(a, 3), minlength=len(wide)) for a in (area, got)]
         stretch = np.sqrt(np.maximum(around[0], 1e-9) / np.maximum(around[1], 1e-9))
         weights = weights @ sparse.diags(np.clip(stretch, 0.5, 2.0) ** -0.5)
-    return None if best is None else best[: len(points)]
+    return None if best is None else _upright(best[: len(points)], points)
+
+
+def _upright(uv: Floats, points: Floats) -> Floats:
+    """A map (V, 2) turned in its plane so that it is most like the view from the front."""
+    across, front = uv - uv.mean(0), points[:, :2] - points[:, :2].mean(0)
+    angle = np.arctan2((across[:, 0] * front[:, 1] - across[:, 1] * front[:, 0]).sum(), (across * front).sum())
+    return across @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
 
 def signed_areas(uv: Floats, triangles: Index) -> Floats:

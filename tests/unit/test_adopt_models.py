@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from raytrace_face.adopt import complete
 from raytrace_face.adopt.atlas import make_atlas, overlap
-from raytrace_face.adopt.complete import Placed, adopt, place
+from raytrace_face.adopt.complete import Placed, place
 from raytrace_face.adopt.expressions import make_expressions
 from raytrace_face.adopt.frame import find_frame
 from raytrace_face.adopt.regions import carry_regions
@@ -36,9 +37,28 @@ def stranger(embedded: FaceModel) -> Foreign:
 
 
 @pytest.fixture(scope="module")
-def placed(embedded: FaceModel, stranger: Foreign) -> Placed:
-    frame, marks = find_frame(stranger.raw, embedded, network_detector(), mitsuba_render)
-    return place(stranger.raw, embedded, frame, marks)
+def making(stranger: Foreign) -> tuple[FaceModel, Placed]:
+    """The stripped head adopted, and how it was placed on the way."""
+    seen = []
+
+    def watched(*given) -> Placed:
+        seen.append(place(*given))
+        return seen[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(complete, "place", watched)
+        model = complete.adopt(stranger.raw, "stranger", seed=1)
+    return model, seen[0]
+
+
+@pytest.fixture(scope="module")
+def adopted(making: tuple[FaceModel, Placed]) -> FaceModel:
+    return making[0]
+
+
+@pytest.fixture(scope="module")
+def placed(making: tuple[FaceModel, Placed]) -> Placed:
+    return making[1]
 
 
 def iou(a: np.ndarray, b: np.ndarray, area: np.ndarray) -> float:
@@ -123,11 +143,6 @@ def test_a_head_that_looks_away_is_refused(stranger: Foreign, embedded: FaceMode
     turned = replace(stranger.raw, mean=stranger.raw.mean * np.array([-1, 1, -1], np.float32))
     with pytest.raises(ModelError, match="z coming out of the face"):
         find_frame(turned, embedded, network_detector(), mitsuba_render)
-
-
-@pytest.fixture(scope="module")
-def adopted(stranger: Foreign) -> FaceModel:
-    return adopt(stranger.raw, "stranger", seed=1)
 
 
 def test_an_adopted_head_has_everything_the_fit_needs(adopted: FaceModel, stranger: Foreign, embedded: FaceModel):

@@ -7,10 +7,12 @@ import pytest
 
 from raytrace_face.adopt.atlas import overlap, usable
 from raytrace_face.adopt.correspond import Surface
+from raytrace_face.adopt.disc import border_loops, find_disc, flatten, signed_areas
 from raytrace_face.adopt.expressions import deformation, gradient, project
 from raytrace_face.adopt.frame import eye_centres
 from raytrace_face.adopt.parts import without_specks
 from raytrace_face.adopt.regions import mirror_map, rim_distance
+from raytrace_face.face.mesh import triangle_normals
 from raytrace_face.face.model import PARTS
 
 
@@ -116,6 +118,37 @@ def test_centres_of_eyeballs_come_from_a_part_of_the_sphere():
     np.testing.assert_allclose(eye_centres(vertices, triangles, part), truth, atol=1e-9)
     patch = vertices[:, 2] > 5
     assert eye_centres(vertices[patch], triangles[: patch.sum() // 3], part[: patch.sum() // 3]) is None
+
+
+def test_a_bowl_with_a_hole_becomes_one_upright_chart_of_even_area():
+    """Half an ellipsoid, open at its back and at a mouth: a bijection whose triangles keep their areas."""
+    plane, triangles = sheet(61, 61)
+    centres = plane[triangles].mean(1)
+    mouth = (np.abs(centres[:, 0]) < 6) & (np.abs(centres[:, 1] + 12) < 2)
+    triangles = triangles[(np.linalg.norm(centres, axis=1) < 28) & ~mouth]
+    triangles = triangles[find_disc(triangles, np.ones(len(triangles), bool))]
+    used, triangles = np.unique(triangles, return_inverse=True)
+    triangles, plane = triangles.reshape(-1, 3), plane[used, :2] / 30
+    points = np.stack([70 * plane[:, 0], 90 * plane[:, 1], 60 * np.sqrt(1.1 - (plane**2).sum(1))], axis=1)
+    assert len(border_loops(triangles)) == 2
+    uv = flatten(points, triangles)
+    assert uv is not None
+    wanted = 0.5 * np.linalg.norm(triangle_normals(points, triangles), axis=1)
+    got = signed_areas(uv, triangles)
+    assert got.min() > 0
+    assert np.average(np.abs(np.log(got / wanted)), weights=wanted) < 0.3
+    assert np.corrcoef(uv[:, 1], points[:, 1])[0, 1] > 0.95
+
+
+def test_a_patch_has_neither_pinches_nor_enclosed_gaps():
+    plane, triangles = sheet(21, 21)
+    centres = plane[triangles].mean(1)
+    left, right = centres[:, 0] < 0, centres[:, 0] > 0
+    bow_tie = (left & (centres[:, 1] < 0)) | (right & (centres[:, 1] > 0))  # two squares that meet in one vertex
+    gap = np.linalg.norm(centres - [-5, -5, 0], axis=1) < 2
+    patch = find_disc(triangles, bow_tie & ~gap)
+    np.testing.assert_array_equal(patch, right & bow_tie)  # the larger one
+    np.testing.assert_array_equal(find_disc(triangles, left & ~gap), left)
 
 
 def test_overlapping_or_tiled_layouts_are_not_used():

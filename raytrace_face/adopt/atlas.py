@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from raytrace_face.adopt.disc import find_disc, flatten, signed_areas
+from raytrace_face.adopt.disc import distance_to, find_disc, flatten, signed_areas
 from raytrace_face.adopt.parts import pieces
 from raytrace_face.face.mesh import Floats, Index, triangle_normals
 from raytrace_face.face.model import PARTS
@@ -31,6 +31,8 @@ REST_SCALE = 0.25
 """Texel density of skin outside the face, as a share of the face's."""
 FACE_EDGE = 0.02
 """Weight of the region "face" above which a vertex gets the full density."""
+MARGIN_MM = 50.0
+"""The face's chart goes on so far beyond the face, so that what maps say at its edge can fade out around it."""
 
 
 Chart = tuple[Index, Floats, Index]
@@ -130,9 +132,11 @@ def charted(mean: Floats, triangles: Index, face: Floats) -> tuple[Floats, Index
     """
     import xatlas
 
-    disc = find_disc(triangles, np.asarray((face[triangles] > FACE_EDGE).any(1)))
+    away = distance_to(mean, triangles, np.flatnonzero(face > FACE_EDGE), MARGIN_MM)
+    disc = find_disc(triangles, np.asarray(np.isfinite(away[triangles]).all(1)))
     used, local = np.unique(triangles[disc], return_inverse=True)
-    flat = flatten(mean[used], local.reshape(-1, 3))
+    density = np.interp(away[used], [0, MARGIN_MM], [1, REST_SCALE])
+    flat = flatten(mean[used], local.reshape(-1, 3), density)
     charts: list[Chart] = []
     if flat is None:
         disc = np.zeros(len(triangles), bool)

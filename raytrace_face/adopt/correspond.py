@@ -150,13 +150,13 @@ def register(embedded: FaceModel, target: Surface, landmarks: Floats) -> Registe
         system = stiffness * smooth + MEMBRANE * membrane + rest + at.T @ sparse.diags(weight) @ at
         load = at.T @ (weight[:, None] * (aim - at @ start))
         if number:  # the first round follows the landmarks alone
-            pulled, strength = _closest(moved, vertex_normals(moved, skin_triangles), target, tree, reach)
+            pulled, strength = _closest(moved, vertex_normals(moved, skin_triangles), tree, reach)
             strength = np.where(skin, strength, 0)
             system = system + sparse.diags(strength)
             load = load + strength[:, None] * (pulled - start)
         moved = start + splu(system.tocsc()).solve(load)
     moved = _carry_pieces(embedded, start, moved, main)[weld]
-    pulled, strength = _closest(moved, vertex_normals(moved, skin_triangles), target, tree, REACH_MM[0])
+    pulled, strength = _closest(moved, vertex_normals(moved, skin_triangles), tree, REACH_MM[0])
     face = (embedded.regions["face"] > 0.5) & (strength > 0)
     gap = np.linalg.norm(pulled - moved, axis=1)[face]
     return Registered(moved, float(np.median(gap)) if face.any() else np.inf)
@@ -175,9 +175,7 @@ def _tree(target: Surface) -> tuple[cKDTree, Floats, Floats, NDArray[np.bool_]]:
     return cKDTree(np.hstack([points, NORMAL_MM * normals])), points, normals, border
 
 
-def _closest(
-    points: Floats, normals: Floats, target: Surface, tree: tuple, reach: float
-) -> tuple[Floats, NDArray[np.float64]]:
+def _closest(points: Floats, normals: Floats, tree: tuple, reach: float) -> tuple[Floats, NDArray[np.float64]]:
     """Points (V, 3) moved along the target's normals onto it, and 1 (V,) where that can be believed, else 0."""
     search, places, facing, border = tree
     _, index = search.query(np.hstack([points, NORMAL_MM * normals]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.sparse.linalg import splu
 
 from raytrace_face.face.mesh import Floats, Index, edges_of, triangle_normals
@@ -85,12 +85,13 @@ def border_loops(triangles: Index) -> list[Index]:
     return loops
 
 
-def flatten(points: Floats, triangles: Index) -> Floats | None:
+def flatten(points: Floats, triangles: Index, density: Floats) -> Floats | None:
     """(V, 2) mm in the plane of a disc-like patch, of its own area; None where there is no bijection.
 
     Args:
         points: (V, 3) mm.
         triangles: (F, 3) a patch without pinches; holes in it are spanned by a vertex each while it is flattened.
+        density: (V,) wanted scale of the map, 1 for the patch's own.
     """
     loops = border_loops(triangles)
     if not loops:
@@ -104,7 +105,8 @@ def flatten(points: Floats, triangles: Index) -> Floats | None:
             hub = np.full(len(loop), len(wide))
             fans = np.concatenate([fans, np.stack([np.roll(loop, -1), loop, hub], axis=1)])
             wide = np.concatenate([wide, points[loop].mean(0, keepdims=True)])
-    area = 0.5 * np.linalg.norm(triangle_normals(wide, fans), axis=1)
+            density = np.append(density, density[loop].mean())
+    area = 0.5 * np.linalg.norm(triangle_normals(wide, fans), axis=1) * (density[fans] ** 2).mean(1)
     loop = loops[outer]
     radius = np.sqrt(area.sum() / np.pi)
     angle = 2 * np.pi * np.concatenate([[0.0], np.cumsum(length[outer])[:-1]]) / length[outer].sum()
@@ -135,6 +137,16 @@ def _upright(uv: Floats, points: Floats) -> Floats:
     across, front = uv - uv.mean(0), points[:, :2] - points[:, :2].mean(0)
     angle = np.arctan2((across[:, 0] * front[:, 1] - across[:, 1] * front[:, 0]).sum(), (across * front).sum())
     return across @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+
+
+def distance_to(points: Floats, triangles: Index, goal: Index, limit: float) -> Floats:
+    """(V,) length of the shortest way along edges to any vertex of the goal, infinite beyond the limit."""
+    edges = edges_of(triangles)[0]
+    length = np.maximum(np.linalg.norm(points[edges[:, 0]] - points[edges[:, 1]], axis=1), 1e-6)
+    graph = sparse.coo_matrix((length, (edges[:, 0], edges[:, 1])), (len(points), len(points))).tocsr()
+    if not len(goal):
+        return np.full(len(points), np.inf)
+    return dijkstra(graph, directed=False, indices=goal, limit=limit, min_only=True)
 
 
 def signed_areas(uv: Floats, triangles: Index) -> Floats:

@@ -134,7 +134,6 @@ def transfer(surface: Surface, part: NDArray[np.uint8], embedded: FaceModel, fou
         (np.full(triangles.size, 1 / 3), (np.repeat(np.arange(len(triangles)), 3), triangles.ravel())),
         (len(triangles), count),
     )
-    # Parts slide on each other: at the lids' rims only triangles of one part may lend their gradients.
     to_triangle = corner @ sparse.diags(found.trust) @ interpolate @ at_vertex
     inverse = _inverse_frames(start, welded)
     mass = vertex_areas(vertices, triangles) + 1e-9

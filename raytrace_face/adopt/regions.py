@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse.csgraph import connected_components, dijkstra
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from raytrace_face.adopt.correspond import Match, Surface, graph_laplacian, ramp, vertex_part
+from raytrace_face.adopt.disc import distance_to
 from raytrace_face.face.mesh import Floats, Index, edges_of
 from raytrace_face.face.model import PARTS, FaceModel
 from raytrace_face.types import Array
@@ -50,10 +51,7 @@ def rim_distance(surface: Surface) -> Floats:
     )[1]
     long = np.bincount(loop[border[:, 0]], length[uses == 1], minlength=loop.max() + 1) > RIM_MM
     rim = np.unique(border[long[loop[border[:, 0]]]])
-    if not len(rim):
-        return np.full(count, np.inf)
-    graph = sparse.coo_matrix((np.maximum(length, 1e-6), (edges[:, 0], edges[:, 1])), (count, count)).tocsr()
-    return dijkstra(graph, directed=False, indices=rim, limit=2 * FADE_MM[1], min_only=True)
+    return distance_to(surface.vertices, surface.triangles, rim, 2 * FADE_MM[1])
 
 
 def mirror_map(

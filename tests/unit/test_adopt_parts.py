@@ -131,7 +131,7 @@ def test_a_bowl_with_a_hole_becomes_one_upright_chart_of_even_area():
     triangles, plane = triangles.reshape(-1, 3), plane[used, :2] / 30
     points = np.stack([70 * plane[:, 0], 90 * plane[:, 1], 60 * np.sqrt(1.1 - (plane**2).sum(1))], axis=1)
     assert len(border_loops(triangles)) == 2
-    uv = flatten(points, triangles)
+    uv = flatten(points, triangles, np.ones(len(points)))
     assert uv is not None
     wanted = 0.5 * np.linalg.norm(triangle_normals(points, triangles), axis=1)
     got = signed_areas(uv, triangles)

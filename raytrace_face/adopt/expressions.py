@@ -25,6 +25,8 @@ from raytrace_face.types import Array
 
 LENGTH_MM = 15.0
 """Scale at which gradients and positions share the say: half an eye."""
+LID_MM = 1.5
+"""The same on the lids: where a closed lid lies on the ball is a matter of position."""
 LOOSE_MM = 300.0
 """The same for points without correspondence, held to rest: they follow their neighbours."""
 STRAIN_LIMIT = 4.0
@@ -138,7 +140,9 @@ def transfer(surface: Surface, part: NDArray[np.uint8], embedded: FaceModel, fou
     inverse = _inverse_frames(start, welded)
     mass = vertex_areas(vertices, triangles) + 1e-9
     held = found.trust > 0
-    hold = mass * np.where(held, found.trust / LENGTH_MM**2, 1 / LOOSE_MM**2)
+    lids = np.clip(2 * (interpolate @ embedded.regions["eyelids"].astype(np.float64)), 0, 1)
+    length = LENGTH_MM + (LID_MM - LENGTH_MM) * lids
+    hold = mass * np.where(held, found.trust / length**2, 1 / LOOSE_MM**2)
     slope = gradient(vertices, triangles)
     weight = np.repeat(0.5 * np.linalg.norm(triangle_normals(vertices, triangles), axis=1), 3)
     divergence = (slope.T @ sparse.diags(weight)).tocsr()

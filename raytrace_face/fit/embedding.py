@@ -31,6 +31,8 @@ SIGMA_FLOOR_MM = 0.8
 SIGMA_LIMIT_MM = 12.0
 """Landmarks that spread more are left out: no place on the skin."""
 SNAP_MM = 3.5
+HIT_TILE = 16.0
+"""Pixels across the tiles into which `hits` sorts triangles."""
 VIEWS_DEG = tuple((yaw, pitch) for pitch in (-12.0, 0.0, 12.0) for yaw in (-25.0, 0.0, 25.0))
 
 Detect = Callable[[NDArray[np.uint8]], "NDArray[np.floating] | None"]
@@ -114,8 +116,8 @@ def calibration_albedo(model: FaceModel) -> Array:
     return colour
 
 
-def mitsuba_render(picture: HeadPicture) -> NDArray[np.uint8]:
-    """A soft key light from the front and ambient, 8-bit sRGB (H, W, 3)."""
+def mitsuba_render(picture: HeadPicture, spp: int = 32) -> NDArray[np.uint8]:
+    """A soft key light from the front and ambient, 8-bit sRGB (H, W, 3); `spp` paths a pixel."""
     from raytrace_face.backend import start
 
     mi = start()
@@ -165,7 +167,7 @@ def mitsuba_render(picture: HeadPicture) -> NDArray[np.uint8]:
             },
         }
     )
-    linear = np.clip(np.array(mi.render(scene, spp=32))[..., :3], 0, 1)
+    linear = np.clip(np.array(mi.render(scene, spp=spp))[..., :3], 0, 1)
     encoded = np.where(linear < 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-6) ** (1 / 2.4) - 0.055)
     return (encoded * 255 + 0.5).astype(np.uint8)
 
@@ -188,30 +190,34 @@ def pictures(model: FaceModel, identity: NDArray[np.floating], size: int = 384) 
 def hits(picture: HeadPicture, pixels: NDArray[np.floating]) -> tuple[NDArray[np.int64], Array]:
     """First triangle (N,) and barycentrics (N, 3) under pixels (N, 2); triangle -1 where the ray misses.
 
-    Plain NumPy: project all triangles and test each pixel against those around it.
+    Plain NumPy: project all triangles and test each pixel against those around it, tile by tile.
     """
     corners = picture.project(picture.vertices)[picture.triangles]
     depth = np.linalg.norm(picture.vertices - picture.eye, axis=1)[picture.triangles]
     low, high = corners.min(1), corners.max(1)
     triangle = np.full(len(pixels), -1)
     weights = np.zeros((len(pixels), 3), np.float32)
-    for n, p in enumerate(np.asarray(pixels, np.float64)):
-        near = np.flatnonzero(((low <= p) & (p <= high)).all(1))
-        if not len(near):
-            continue
-        a, b, c = corners[near, 0], corners[near, 1], corners[near, 2]
-        u, v, w = b - a, c - a, p - a
-        det = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
-        det = np.where(np.abs(det) < 1e-12, 1e-12, det)
-        s = (w[:, 0] * v[:, 1] - w[:, 1] * v[:, 0]) / det
-        t = (u[:, 0] * w[:, 1] - u[:, 1] * w[:, 0]) / det
-        bary = np.stack([1 - s - t, s, t], 1)
-        # Triangles seen from the front have negative area in pixel coordinates (y down).
-        inside = (bary >= -1e-6).all(1) & (det < 0)
-        if inside.any():
-            distance = np.where(inside, (depth[near] * bary).sum(1), np.inf)
-            best = int(np.argmin(distance))
-            triangle[n], weights[n] = near[best], bary[best]
+    tile = np.floor(np.asarray(pixels, np.float64) / HIT_TILE)
+    for corner in np.unique(tile[np.isfinite(tile).all(1)], axis=0):
+        around = np.flatnonzero(((low <= (corner + 1) * HIT_TILE) & (high >= corner * HIT_TILE)).all(1))
+        for n in np.flatnonzero((tile == corner).all(1)):
+            p = np.asarray(pixels[n], np.float64)
+            near = around[((low[around] <= p) & (p <= high[around])).all(1)]
+            if not len(near):
+                continue
+            a, b, c = corners[near, 0], corners[near, 1], corners[near, 2]
+            u, v, w = b - a, c - a, p - a
+            det = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
+            det = np.where(np.abs(det) < 1e-12, 1e-12, det)
+            s = (w[:, 0] * v[:, 1] - w[:, 1] * v[:, 0]) / det
+            t = (u[:, 0] * w[:, 1] - u[:, 1] * w[:, 0]) / det
+            bary = np.stack([1 - s - t, s, t], 1)
+            # Triangles seen from the front have negative area in pixel coordinates (y down).
+            inside = (bary >= -1e-6).all(1) & (det < 0)
+            if inside.any():
+                distance = np.where(inside, (depth[near] * bary).sum(1), np.inf)
+                best = int(np.argmin(distance))
+                triangle[n], weights[n] = near[best], bary[best]
     return triangle, weights
 
 

@@ -132,7 +132,7 @@ def estimate_light(
         clipped: (P, 3) channels that are at least as bright as the image says.
     """
     bound = np.zeros(image.shape, bool) if clipped is None else clipped
-    over = bound.any(axis=1)
+    over = np.asarray(bound.any(axis=1))
     Y = luminance(image).astype(np.float64)
     mean = float((Y * weight).sum() / weight.sum())
     scale = (RESIDUAL_SCALE if config.robust else LEAST_SQUARES) * mean
@@ -199,7 +199,7 @@ def _colours(
     x = np.zeros((N + A, 3))
     ridge = np.concatenate([np.full(N, 1e-4), np.full(A, AMBIENT_RIDGE)])
     columns = np.concatenate([lights, ambient], axis=1)
-    Y, over = (image @ REC709_LUMINANCE)[:, None], clipped.any(axis=1)
+    Y, over = (image @ REC709_LUMINANCE)[:, None], np.asarray(clipped.any(axis=1))
     grey = solve.robust_nnls(columns @ REC709_LUMINANCE, Y, weight, scale, ridge, clipped=over)
     known = weight * ~over
     for c in range(3):

@@ -30,7 +30,7 @@ LEAST_SQUARES = 3.0
 """The same where the loss shall not be robust: a residual as large as the mean luminance still counts as its square."""
 AMBIENT_RIDGE = 0.02
 """Ridge on the ambient lobes: what an area light explains must not leak into the ambient."""
-MAIN_REACH = 0.15
+MAIN_REACH = 0.07
 """A light that gives the face less than this share of what the best placed one would is not the main light, however
 strong: little of the face says that it is there."""
 COLOUR_PULL = 0.05

@@ -23,16 +23,19 @@ RASTER = 1024
 """Texels across in which overlaps are looked for, and charts are packed."""
 PADDING = 4
 """Texels between charts at that size: two at the 512 of a standard reconstruction."""
-SKIN_SHARE = 0.35
-"""Least share of the square that the skin of a layout of the model's own must fill; else its charts are packed anew."""
+FACE_SHARE = 0.4
+"""Least share of the square that the face must fill in charts of the model's own; new ones give it about half or more.
+ICT-FaceKit's own, drawn for the whole head and the shoulders, give it 0.21."""
 OVERLAP_SHARE = 0.01
 """Largest share of the skin's texels that two triangles may claim: mirrored halves have a half."""
-REST_SCALE = 0.25
-"""Texel density of skin outside the face, as a share of the face's."""
+REST_SCALE = 0.125
+"""Texel density of skin outside the face, as a share of the face's: nothing is observed there."""
 FACE_EDGE = 0.02
 """Weight of the region "face" above which a vertex gets the full density."""
 MARGIN_MM = 50.0
 """The face's chart goes on so far beyond the face, so that what maps say at its edge can fade out around it."""
+FADE_MM = 15.0
+"""Distance from the face over which the density falls within this margin."""
 
 
 Chart = tuple[Index, Floats, Index]
@@ -69,14 +72,15 @@ def make_atlas(
     skin = part == PARTS.index("skin")
     corner_uv = np.zeros((len(triangles), 3, 2))
     corner_id = np.zeros((len(triangles), 3), np.int64)
-    own = False
+    weight = face[triangles[skin]].mean(1)
+    own, layout = False, None
     if uv is not None and uv_triangles is not None:
-        corner_uv[skin], corner_id[skin] = uv[uv_triangles[skin]], uv_triangles[skin]
-        own = usable(corner_uv[skin])
+        layout = uv[uv_triangles[skin]], uv_triangles[skin]
+        own = usable(layout[0], weight)
         if not own:
-            corner_uv[skin], corner_id[skin] = repacked(mean, triangles[skin], uv, uv_triangles[skin], face)
-    else:
-        corner_uv[skin], corner_id[skin] = charted(mean, triangles[skin], face)
+            layout = repacked(mean, triangles[skin], uv, uv_triangles[skin], face)
+            layout = layout if usable(layout[0], weight) else None
+    corner_uv[skin], corner_id[skin] = layout or charted(mean, triangles[skin], face)
     charts = _chart_count(corner_id[skin])
     offset = int(corner_id.max()) + 1
     flat = part_uv(mean, triangles, part)
@@ -104,13 +108,17 @@ def _chart_count(corner_id: Index) -> int:
     return int(pieces(local.reshape(-1, 3), len(used)).max()) + 1
 
 
-def usable(corner_uv: Floats) -> bool:
-    """Whether a layout (F, 3, 2) of the skin lies in the unit square, fills enough of it and does not overlap."""
+def usable(corner_uv: Floats, face: Floats) -> bool:
+    """Whether a layout (F, 3, 2) of the skin lies in the unit square and does not overlap, and the face fills enough.
+
+    Args:
+        face: (F,) weight of the region "face".
+    """
     if corner_uv.min() < -1e-4 or corner_uv.max() > 1 + 1e-4:
         return False
     a, b, c = corner_uv[:, 0], corner_uv[:, 1], corner_uv[:, 2]
     area = 0.5 * np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0])
-    return bool(area.sum() > SKIN_SHARE and overlap(corner_uv) < OVERLAP_SHARE)
+    return bool(area[face > 0.5].sum() > FACE_SHARE and overlap(corner_uv) < OVERLAP_SHARE)
 
 
 def overlap(corner_uv: Floats, size: int = RASTER) -> float:
@@ -135,7 +143,7 @@ def charted(mean: Floats, triangles: Index, face: Floats) -> tuple[Floats, Index
     away = distance_to(mean, triangles, np.flatnonzero(face > FACE_EDGE), MARGIN_MM)
     disc = find_disc(triangles, np.asarray(np.isfinite(away[triangles]).all(1)))
     used, local = np.unique(triangles[disc], return_inverse=True)
-    density = np.interp(away[used], [0, MARGIN_MM], [1, REST_SCALE])
+    density = np.interp(away[used], [0, FADE_MM], [1, REST_SCALE])
     flat = flatten(mean[used], local.reshape(-1, 3), density)
     charts: list[Chart] = []
     if flat is None:

@@ -159,7 +159,7 @@ def assemble(
         provenance=_provenance(raw, placed, expressions, atlas, asymmetry),
         albedo=None if raw.albedo is None else _split_albedo(raw.albedo, source),
         native_expression=expressions.native,
-        source=source,
+        source=source if raw.own_vertices is None else np.where(source < raw.own_vertices, source, -1).astype(np.int32),
     )
 
 

@@ -160,7 +160,7 @@ class _Views:
 
 def _mean_tiles(model: FaceModel, views: _Views) -> list[Tile]:
     sigma = model.landmark_sigma_mm
-    named = f"landmarks, radius = sigma (median {np.median(sigma):.1f} mm)" if len(sigma) else "no landmarks"
+    named = f"landmarks, sigma about {np.median(sigma):.1f} mm" if len(sigma) else "no landmarks"
     tiles = [
         ("mean", views.tile(model.mean, 0, views.lively)),
         ("from its left", views.tile(model.mean, 50, views.lively)),

@@ -67,10 +67,11 @@ class Head:
         return out
 
 
-def embedded_head(parts: tuple[str, ...] = ("skin", "eyes")) -> Head:
+def embedded_head(parts: tuple[str, ...] = ("skin", "eyes"), by_joint: tuple[str, ...] = ("jaw", "eyeLook")) -> Head:
     """The embedded model before subdivision (3.1 mm edges), cut down to these parts.
 
-    Its expressions are the model's own units but for those a joint makes; jaw weights follow jawOpen's displacement.
+    Its expressions are the model's own units but for those a joint makes, which begin with `by_joint`; jaw weights
+    follow jawOpen's displacement.
     """
     coarse = load_coarse(embedded_path())
     keep = np.isin(coarse.quad_part, [PARTS.index(part) for part in parts])
@@ -78,8 +79,7 @@ def embedded_head(parts: tuple[str, ...] = ("skin", "eyes")) -> Head:
     used, closed = np.unique(quads, return_inverse=True)
     chart, opened = np.unique(opened, return_inverse=True)
     corners = [0, 1, 2, 0, 2, 3]
-    own = ("jaw", "eyeLook")
-    units = [k for k, name in enumerate(coarse.expression_names) if not name.startswith(own)]
+    units = [k for k, name in enumerate(coarse.expression_names) if not name.startswith(by_joint)]
     opening = np.linalg.norm(coarse.expression[coarse.expression_names.index("jawOpen")][used], axis=1)
     return Head(
         vertices=coarse.mean[used] / 1000.0,

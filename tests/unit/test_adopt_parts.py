@@ -155,10 +155,12 @@ def test_overlapping_or_tiled_layouts_are_not_used():
     vertices, triangles = sheet(20, 20)
     uv = (vertices[:, :2] / 19 + 0.5)[triangles]
     assert overlap(uv) < 0.01
-    assert usable(uv)
+    face = np.ones(len(triangles))
+    assert usable(uv, face)
+    assert not usable(uv, (vertices[triangles].mean(1)[:, 0] > 5) * face)  # most of it for what nobody looks at
     halves = uv.copy()
     halves[..., 0] = np.abs(halves[..., 0] - 0.5) * 2  # left and right share their texels
     assert overlap(halves) > 0.9
-    assert not usable(halves)
-    assert not usable(uv * [7, 1])
-    assert not usable(uv / 7)
+    assert not usable(halves, face)
+    assert not usable(uv * [7, 1], face)
+    assert not usable(uv / 7, face)

@@ -321,6 +321,7 @@ def test_subdivision_keeps_area_volume_and_closedness(balls, tmp_path):
     area, finer = (vertex_areas(m.mean.astype(float), m.triangles).sum() for m in (raw, again))
     assert finer == pytest.approx(area, rel=1e-5)
     np.testing.assert_array_equal(again.mean[: len(raw.mean)], raw.mean)
+    assert raw.own_vertices == again.own_vertices == len(balls.vertices)  # what the file itself holds
 
 
 def test_bases_chart_and_albedo_are_subdivided_alike(balls, tmp_path):

@@ -48,5 +48,7 @@ class RawModel:
     """(F, 3) index into `uv`, corner by corner beside `triangles`."""
     albedo: AlbedoBasis | None = None
     """Statistical reflectance on the V vertices."""
+    own_vertices: int | None = None
+    """The first so many vertices are the file's own, the rest were added by subdivision; None: all are the file's."""
     limits: tuple[str, ...] = field(default=())
     """What a user must know: "no back of the head", "12 of 100 identity modes are there"."""

@@ -60,4 +60,5 @@ def subdivide(raw: RawModel) -> RawModel:
         uv=uv,
         uv_triangles=uv_triangles,
         albedo=albedo,
+        own_vertices=len(raw.mean) if raw.own_vertices is None else raw.own_vertices,
     )

@@ -53,8 +53,8 @@ CHARTS = {
     "M_IrisRight": (0.0, 0.4, 0.1, 0.1),
     "M_IrisLeft": (0.9, 0.4, 0.1, 0.1),
 }
-"""Material -> left, bottom, width and height of its tile in the packed chart. The tile of face and neck gets 64 % of the
-square (the face itself 21 %; `adopt.atlas` makes it more); both skin tiles lie symmetric about u = 1/2, as they are
+"""Material -> left, bottom, width and height of its tile in the packed chart. The tile of face and neck gets 64 % of
+the square (the face itself 21 %; `adopt.atlas` makes it more); both skin tiles lie symmetric about u = 1/2, as they are
 drawn, for the mirror's sake."""
 
 

@@ -72,7 +72,8 @@ def subset(raw: RawModel, keep: np.ndarray) -> tuple[RawModel, np.ndarray]:
 
 def ict_raw(folder: Path, modes: int = 10, named: bool = True) -> RawModel:
     """ICT-FaceKit with parts and, if `named`, its expressions."""
-    from raytrace_face.benchmark.ict import BOUNDS, arkit_name, load_ict
+    from raytrace_face.benchmark.ict import load_ict
+    from raytrace_face.face.formats.ict import BOUNDS, arkit_name
 
     model = load_ict(folder).model
     part = model.triangle_part.copy()

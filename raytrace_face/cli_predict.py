@@ -88,7 +88,9 @@ def predict(
         (temporary / "skipped.txt").write_text("".join(skipped), encoding="utf-8")
         write_json(temporary / "result.json", {"predictions": len(rows), "skipped": len(skipped), "warned": doubted})
     if not quiet:
-        print(f"{len(rows)} results, {doubted} with warnings, {len(skipped)} skipped  (look at {folder / 'contact.png'})")
+        print(
+            f"{len(rows)} results, {doubted} with warnings, {len(skipped)} skipped  (look at {folder / 'contact.png'})"
+        )
 
 
 def _photos(source: Path, every: int) -> Iterator[tuple[str, Photo | InputError]]:
@@ -112,4 +114,6 @@ def _photos(source: Path, every: int) -> Iterator[tuple[str, Photo | InputError]
             if number % every == 0:
                 yield f"frame-{number:06d}", photo_from_array(frame, name=f"{source.stem}-{number:06d}.png")
     except (OSError, RuntimeError, IndexError) as error:
-        raise InputError(f"video {source.name} cannot be read ({str(error).splitlines()[0][:80]}): convert it") from error
+        raise InputError(
+            f"video {source.name} cannot be read ({str(error).splitlines()[0][:80]}): convert it"
+        ) from error

@@ -48,12 +48,10 @@ def run(
     from raytrace_face.learn.train import CHECKPOINT, train
 
     settings = Recipe() if recipe is None else Recipe.from_toml(recipe)
-    state = train(
-        settings, synthetic, out, real, steps=steps, workers=workers, threads=threads, quiet=quiet
-    )  # fmt: skip
+    state = train(settings, synthetic, out, real, steps=steps, workers=workers, threads=threads, quiet=quiet)
     if not quiet:
-        for name, value in state.figures.items():
-            print(f"{name:<16}  {value:.3g}")
+        for figure, found in state.figures.items():
+            print(f"{figure:<16}  {found:.3g}")
         print(f"steps             {state.total}\ncheckpoint        {out / CHECKPOINT}")
 
 

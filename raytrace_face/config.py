@@ -277,7 +277,7 @@ def _lookup(config: Any, dotted: str) -> Any:
 
 
 def merged(node: Any, values: dict[str, Any], prefix: str) -> Any:
-    """A dataclass with some values replaced; an InputError names a key that does not exist or a value of another type."""
+    """A dataclass with some values replaced; InputError names a key that does not exist, or a value of another type."""
     import difflib
 
     known = {f.name: getattr(node, f.name) for f in fields(node)}

@@ -18,7 +18,12 @@ def row(name: str, result: Reconstruction) -> Image.Image:
     out = Image.new("RGB", (GAP + len(pictures) * (TILE + GAP), LABEL + TILE + GAP), BACKGROUND)
     pen = ImageDraw.Draw(out)
     text = f"{name}: {result.warnings[0]}" if result.warnings else name
-    pen.text((GAP, 4), fit_text(pen, text, out.width - 2 * GAP, 13), WARN if result.warnings else INK, ImageFont.load_default(13))
+    pen.text(
+        (GAP, 4),
+        fit_text(pen, text, out.width - 2 * GAP, 13),
+        WARN if result.warnings else INK,
+        ImageFont.load_default(13),
+    )
     for k, picture in enumerate(pictures):
         out.paste(tile(encode_u8(picture)), (GAP + k * (TILE + GAP), LABEL))
     return out

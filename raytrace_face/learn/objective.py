@@ -216,5 +216,3 @@ def weighted(terms: Terms, weights: Weights) -> Tensor:
 def facing(lights: Lights) -> float:
     """Median over photos of the luminance on skin that looks ahead: what light is left."""
     return float(luminance(lights.facing_irradiance()).detach().median())
-
-

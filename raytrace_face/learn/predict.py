@@ -133,7 +133,7 @@ class Predictor:
             terms = objective.self_supervised(world, faces, batch, target, picture, batch["blendshapes"], False)
             loss = objective.weighted(terms, recipe.weights)
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             history.append(float(loss.detach()))
         return raw.detach(), history

@@ -1,8 +1,8 @@
 """How the encoder is trained: sizes, stages, learning rates and weights, each with its reason.
 
-Four stages, as published (ICCV 2021, section 5; MoFA's own order is b): (a) the encoder on synthetic photos, whose truth
-is known; (b) the same with real photos, through the tracer, a part of every step; the texture decoders on the fixed
-encoder; everything together. A stage has its own optimiser and schedule: warm-up, then half a cosine to zero
+Four stages: (a) the encoder on synthetic photos, whose truth is known; (b) the same with real photos, through the tracer,
+a part of every step; the texture decoders on the fixed encoder; everything together. The last three are the curriculum
+of ICCV 2021 (arXiv 2103.15432). A stage has its own optimiser and schedule: warm-up, then half a cosine to zero
 (Loshchilov & Hutter, ICLR 2017).
 """
 
@@ -161,7 +161,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31 - 1), "crop": (64, 256), "width": (16, 128), "latent": (32, 1024), "texture": (32, 256),
     "decoder_width": (16, 256), "epochs": (0, 100000), "synthetic": (1, 4096), "real": (0, 4096),
     "learning_rate": (1e-8, 1), "hints": (0, 1), "warm_up": (0, 0.9), "decay": (0, 1), "clip": (1e-6, 1e6),
-    "picture": (32, 256), "samples": (1, 256), "held_out": (1, 100000), "keep_columns": (0, 1000000), "validate": (1, 100000),
+    "picture": (32, 256), "samples": (1, 256), "held_out": (1, 100000), "keep_columns": (0, 1000000),
+    "validate": (1, 100000),
 }  # fmt: skip
 MULTIPLES = {"crop": 32, "width": 16, "texture": 32}
 

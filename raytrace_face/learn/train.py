@@ -231,7 +231,9 @@ class Run:
         bar.close()
         return state
 
-    def _batches(self, index: int, stage: Stage, steps: range) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
+    def _batches(
+        self, index: int, stage: Stage, steps: range
+    ) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
         """Synthetic and real batches of the steps."""
         r, fabric = self.recipe, self.fabric
         first = sum(s.epochs for s in list(self.stages().values())[:index])
@@ -318,7 +320,9 @@ class Run:
             for key, value in figures.items():
                 self.board.add_scalar(f"held_out/{key}", value, state.total)
             codes = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-            self.board.add_image("held_out", codes.view(picture.height, picture.width, 3), state.total, dataformats="HWC")
+            self.board.add_image(
+                "held_out", codes.view(picture.height, picture.width, 3), state.total, dataformats="HWC"
+            )
         self.fabric.barrier()
         return replace(state, figures=figures)
 

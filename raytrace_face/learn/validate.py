@@ -74,7 +74,11 @@ def measure(
         batch = default_collate(chosen)
         seen = behold(world.head, batch, torch.ones(len(chosen), dtype=torch.bool))
         crop, start, hint = seen.tensors()
-        moved = (crop.to(device), tuple(t.to(device) for t in start), (hint[0].to(device), hint[1].to(device), hint[2].to(device)))
+        moved = (
+            crop.to(device),
+            tuple(t.to(device) for t in start),
+            (hint[0].to(device), hint[1].to(device), hint[2].to(device)),
+        )
         out = network(*moved, decoded)
         strange = network.strangeness(out["latent"])
         out = {k: v.cpu() for k, v in out.items()}
@@ -169,8 +173,7 @@ def faces_at(faces: objective.Faces, chosen: slice) -> objective.Faces:
 
     def cut(node: object) -> object:
         values = {
-            name: value[chosen] if isinstance(value, torch.Tensor) else cut(value)
-            for name, value in vars(node).items()
+            name: value[chosen] if isinstance(value, torch.Tensor) else cut(value) for name, value in vars(node).items()
         }
         return type(node)(**values)
 
@@ -185,13 +188,18 @@ def _example(faces: objective.Faces, batch: dict, item: int, picture: Array) -> 
     true_T = batch["T_camera_head"][item].numpy()
     lights = (p.lights.directions(), p.lights.irradiance, p.lights.ambient_sh())
     truth = (batch["light_direction"], batch["light_irradiance"], batch["ambient_sh"])
+
+    def ball(light: tuple[torch.Tensor, ...], pose: Array) -> NDArray[np.uint8]:
+        directions, irradiance, ambient_sh = (v[item].numpy() for v in light)
+        return encode_u8(light_ball(directions, irradiance, ambient_sh, pose))
+
     return Example(
         (batch["image"][item].permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8),
         encode_u8(picture),
         encode_u8(faces.maps.diffuse[item].numpy()),
         encode_u8(batch["albedo_map"][item].numpy()),
-        encode_u8(light_ball(*(v[item].numpy() for v in lights), T)),
-        encode_u8(light_ball(*(v[item].numpy() for v in truth), true_T)),
+        ball(lights, T),
+        ball(truth, true_T),
     )
 
 
@@ -226,5 +234,7 @@ def sheet(examples: list[Example]) -> Image.Image:
         pen.text((k * TILE + 4, 3), label, (235, 235, 235))
     for row, example in enumerate(examples):
         for k, codes in enumerate(vars(example).values()):
-            out.paste(Image.fromarray(codes).resize((TILE, TILE), Image.Resampling.NEAREST), (k * TILE, 18 + row * TILE))
+            out.paste(
+                Image.fromarray(codes).resize((TILE, TILE), Image.Resampling.NEAREST), (k * TILE, 18 + row * TILE)
+            )
     return out

@@ -1,4 +1,4 @@
-"""Weights as they are shipped: the network in half precision, with everything that `predict` has to know, in one file."""
+"""Weights as they are shipped: the network in half precision and all that `predict` has to know, in one file."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def load(path: Path) -> Weights:
         network = FaceNetwork(Network(**card["network"]))
         network.load_state_dict(tensors)
         limits = card["held_out"]
-        limit = {key: float("inf") if limits[key] is None else float(limits[key]) for key in ("strange", "unlike_landmarks")}
+        limit = {
+            key: float("inf") if limits[key] is None else float(limits[key]) for key in ("strange", "unlike_landmarks")
+        }
         if not all(torch.isfinite(value).all() for value in tensors.values()):
             raise InputError(f"weights {str(path)!r} hold values that are not numbers: export them again")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:

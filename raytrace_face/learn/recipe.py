@@ -1,9 +1,9 @@
 """How the encoder is trained: sizes, stages, learning rates and weights, each with its reason.
 
-Four stages: (a) the encoder on synthetic photos, whose truth is known; (b) the same with real photos, through the tracer,
-a part of every step; the texture decoders on the fixed encoder; everything together. The last three are the curriculum
-of ICCV 2021 (arXiv 2103.15432). A stage has its own optimiser and schedule: warm-up, then half a cosine to zero
-(Loshchilov & Hutter, ICLR 2017).
+Four stages: (a) the encoder on synthetic photos, whose truth is known; (b) the same with real photos through the
+tracer, a part of every step; the texture decoders on the fixed encoder; everything together. The last three are the
+curriculum of ICCV 2021 (arXiv 2103.15432). A stage has its own optimiser and schedule: warm-up, then half a cosine to
+zero (Loshchilov & Hutter, ICLR 2017).
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Example:
     """Diffuse map."""
     true_albedo: NDArray[np.uint8]
     light: NDArray[np.uint8]
-    """A white ball under the predicted light, as it hangs in the photo."""
+    """A white ball under the predicted light as it falls in the photo; the true one's brightest point is white."""
     true_light: NDArray[np.uint8]
 
 
@@ -189,17 +189,17 @@ def _example(faces: objective.Faces, batch: dict, item: int, picture: Array) -> 
     lights = (p.lights.directions(), p.lights.irradiance, p.lights.ambient_sh())
     truth = (batch["light_direction"], batch["light_irradiance"], batch["ambient_sh"])
 
-    def ball(light: tuple[torch.Tensor, ...], pose: Array) -> NDArray[np.uint8]:
+    balls = []
+    for light, pose in ((lights, T), (truth, true_T)):
         directions, irradiance, ambient_sh = (v[item].numpy() for v in light)
-        return encode_u8(light_ball(directions, irradiance, ambient_sh, pose))
-
+        balls.append(light_ball(directions, irradiance, ambient_sh, pose))
+    white = max(float(balls[1].max()), 1e-6)  # of both: a prediction that is too weak is darker
     return Example(
         (batch["image"][item].permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8),
         encode_u8(picture),
         encode_u8(faces.maps.diffuse[item].numpy()),
         encode_u8(batch["albedo_map"][item].numpy()),
-        ball(lights, T),
-        ball(truth, true_T),
+        *(encode_u8(ball / white) for ball in balls),
     )
 
 
@@ -215,7 +215,7 @@ def light_ball(directions: Array, irradiance: Array, ambient_sh: Array, T_camera
     normals = seen @ T_camera_head[:3, :3].astype(np.float64)  # camera to head frame
     shade = np.maximum(normals @ directions.T, 0) @ irradiance + sh_basis(normals) * COSINE_BANDS @ ambient_sh
     ball = np.zeros((BALL, BALL, 3), np.float32)
-    ball[inside] = np.maximum(shade, 0) / 1.5  # white at half as much again as photos are exposed for
+    ball[inside] = np.maximum(shade, 0)
     return ball
 
 

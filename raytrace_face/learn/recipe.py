@@ -77,8 +77,8 @@ class Weights:
     """Log albedo: skins differ from their mean by 0.57."""
     confidence: float = 0.1
     """Log likelihood of the map's error. A tenth: it only has to order texels, and is unbounded below."""
-    photometric: float = 4.0
-    """Relative difference of pixels: 0.25 under soft light."""
+    photometric: float = 2.0
+    """Relative difference of pixels: 0.6 on portraits before they were seen."""
     expression: float = 0.2
     """Prior of expression; landmarks see most of it, and the landmark network's weights are off by half a sigma."""
     prior: float = 0.05
@@ -99,7 +99,8 @@ class Recipe:
     """Of first weights, order, light, camera and noise."""
     network: Network = field(default_factory=Network)
     supervised: Stage = Stage(epochs=24, synthetic=16, real=0, learning_rate=5e-4)
-    """(a) 24 epochs of 4000 sittings are 96 k photos. 5e-4: half of AdamW's usual 1e-3, for batches of 16."""
+    """(a) 24 epochs of 4000 sittings are 96 k photos. 5e-4: with 1e-3 the light of held-out photos was learned half as
+    fast (docs/encoder.md)."""
     traced: Stage = Stage(epochs=2, synthetic=12, real=4, learning_rate=1e-4)
     """(b) 0.3 s a real photo, 15 times a synthetic one, so a quarter of the batch."""
     textures: Stage = Stage(epochs=2, synthetic=12, real=4, learning_rate=5e-4, encoder=False, decoders=True)

@@ -99,8 +99,8 @@ class Recipe:
     """Of first weights, order, light, camera and noise."""
     network: Network = field(default_factory=Network)
     supervised: Stage = Stage(epochs=24, synthetic=16, real=0, learning_rate=5e-4)
-    """(a) 24 epochs of 4000 sittings are 96 k photos. 5e-4: with 1e-3 the light of held-out photos was learned half as
-    fast (docs/encoder.md)."""
+    """(a) 24 epochs of 4000 sittings are 96 k photos. 5e-4: with 1e-3 a short run came less far on held-out
+    photos (docs/encoder.md)."""
     traced: Stage = Stage(epochs=2, synthetic=12, real=4, learning_rate=1e-4)
     """(b) 0.3 s a real photo, 15 times a synthetic one, so a quarter of the batch."""
     textures: Stage = Stage(epochs=2, synthetic=12, real=4, learning_rate=5e-4, encoder=False, decoders=True)

@@ -8,7 +8,6 @@ tracer: call `raytrace_face.backend.start` before it is imported.
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
 import time
@@ -22,19 +21,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from raytrace_face.backend import start
-from raytrace_face.errors import InputError, MachineError, OutputError, TrainingError
+from raytrace_face.errors import InputError, MachineError, TrainingError
 from raytrace_face.learn import checkpoint, objective
 from raytrace_face.learn.checkpoint import State
 from raytrace_face.learn.columns import ColumnStore
 from raytrace_face.learn.dataset import RealPhotos, SyntheticPhotos
+from raytrace_face.learn.journal import LOG, VALIDATION, append, claim, cut
 from raytrace_face.learn.network import Beheld, FaceNetwork, behold, maps_of
 from raytrace_face.learn.parameters import unpack
 from raytrace_face.learn.recipe import Recipe, Stage
 from raytrace_face.learn.stream import Batches, Drawn, steps_per_epoch, stream
 from raytrace_face.learn.validate import measure, sheet
-from raytrace_face.output import write_json
 
-CHECKPOINT, RECIPE, LOG, VALIDATION = "checkpoint.safetensors", "recipe.json", "log.jsonl", "validation.jsonl"
+CHECKPOINT = "checkpoint.safetensors"
 REPORT = 10
 """Steps between lines of the log, which hold means over them."""
 SAVE = 100
@@ -134,8 +133,9 @@ class Run:
         }  # fmt: skip
         torch.manual_seed(recipe.seed)
         run = cls(fabric, recipe, sittings, photos, out, world, FaceNetwork(recipe.network), about, workers, quiet)
+        run.stages()  # refused before anything is written
         if fabric.is_global_zero:
-            run._claim()
+            claim(out, about)
         fabric.barrier()
         return run
 
@@ -152,24 +152,6 @@ class Run:
             raise InputError("the recipe has no stage with epochs (traced needs --real): give one some")
         return stages
 
-    def _claim(self) -> None:
-        path = self.out / RECIPE
-        if path.is_file():
-            found = json.loads(path.read_text("utf-8"))
-            other = [key for key in self.about if found.get(key) != self.about[key]]
-            if other:
-                raise InputError(
-                    f"output {str(self.out)!r} was begun with another {other[0]}: go on with the same, or choose "
-                    "another --out"
-                )
-            return
-        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise OutputError(f"output {str(self.out)!r} exists and holds no training: choose another --out")
-        self.out.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(RECIPE + ".part")
-        write_json(part, self.about)
-        os.replace(part, path)
-
     def resume(self) -> tuple[State, dict[str, Tensor]]:
         """State and tensors of the last checkpoint, if there is one; logs lose what came after it."""
         path = self.out / CHECKPOINT
@@ -181,7 +163,7 @@ class Run:
             from torch.utils.tensorboard import SummaryWriter
 
             for name in (LOG, VALIDATION):
-                _cut(self.out / name, state.total)
+                cut(self.out / name, state.total)
             self.board = SummaryWriter(str(self.out / "tensorboard"), purge_step=state.total)
         return state, tensors
 
@@ -193,8 +175,8 @@ class Run:
         self.network = copy.deepcopy(self.network)  # the wrapper of the stage before has hooks in its parameters
         parameters = self.network.learning(stage.encoder, stage.decoders)
         optimiser = torch.optim.AdamW(_groups(parameters, recipe.decay), lr=stage.learning_rate)
-        checkpoint.restore_optimiser(optimiser, self.network, tensors)
         model, optimiser = fabric.setup(self.network, optimiser)
+        checkpoint.restore_optimiser(optimiser.optimizer, self.network, tensors)  # where the parameters now are
         epoch_steps = steps_per_epoch(len(self.synthetic) - self.held_out, stage.synthetic, fabric.world_size)
         count = stage.epochs * epoch_steps
         end = int(min(count, state.step + last - state.total))
@@ -217,11 +199,11 @@ class Run:
                 state, step=step + 1, total=state.total + 1, seconds=state.seconds + time.perf_counter() - begin
             )
             bar.update(size)
-            if state.total % REPORT == 0 or step + 1 == end:
-                self._report(name, window, state, bar)
-                window = {}
             done = step + 1 == count
             judged = done or (step + 1) % (epoch_steps * recipe.validate) == 0
+            if state.total % REPORT == 0 or judged or step + 1 == end:
+                self._report(name, window, state, bar)
+                window = {}
             if judged:
                 state = self._validate(name, stage, state, step // epoch_steps)
             if judged or state.total % SAVE == 0 or step + 1 == end:
@@ -302,7 +284,7 @@ class Run:
             raise TrainingError(self._stopped(f"light has died at step {state.total} ({values['light']:.3f} of white)"))
         bar.set_postfix(loss=f"{values['loss']:.3f}")
         if self.fabric.is_global_zero:
-            _append(self.out / LOG, {"step": state.total, "stage": name, **values})
+            append(self.out / LOG, {"step": state.total, "stage": name, **values})
             for key, value in values.items():
                 self.board.add_scalar(f"train/{key}", value, state.total)
 
@@ -316,7 +298,7 @@ class Run:
             picture = sheet(examples)
             (self.out / "pictures").mkdir(exist_ok=True)
             picture.save(self.out / "pictures" / f"{state.total:07d}.png")
-            _append(self.out / VALIDATION, {"step": state.total, "stage": name, "epoch": epoch, **figures})
+            append(self.out / VALIDATION, {"step": state.total, "stage": name, "epoch": epoch, **figures})
             for key, value in figures.items():
                 self.board.add_scalar(f"held_out/{key}", value, state.total)
             codes = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
@@ -328,7 +310,7 @@ class Run:
 
     def _save(self, optimiser: Any, state: State) -> None:
         if self.fabric.is_global_zero:
-            inner = None if optimiser is None else getattr(optimiser, "optimizer", optimiser)
+            inner = None if optimiser is None else optimiser.optimizer
             checkpoint.save(self.out / CHECKPOINT, self.network, inner, state, self.about)
         self.fabric.barrier()
 
@@ -366,24 +348,3 @@ def _forward(model: Any, device: torch.device, seen: list[Beheld], decoded: bool
 def _faces(world: objective.World, out: dict[str, Tensor], start: Any) -> objective.Faces:
     predicted = unpack(out["raw"], start)
     return objective.Faces.of(world.head, predicted, maps_of(out, predicted.albedo, world.skin))
-
-
-def _append(path: Path, values: dict[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(values) + "\n")
-
-
-def _cut(path: Path, total: int) -> None:
-    """Drop lines of a log that came after a step, and a last one that was cut off."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= total:
-                kept.append(line + "\n")
-        except ValueError:
-            break
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(kept), encoding="utf-8")
-    os.replace(part, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ FORMAT = "raytrace_face encoder 1"
 
 
 @dataclass(frozen=True)
-class Weights:
+class Trained:
     """A network that can predict."""
 
     network: FaceNetwork
@@ -74,7 +75,7 @@ def export(path: Path, out: Path, force: bool = False) -> dict[str, Any]:
     return card
 
 
-def load(path: Path) -> Weights:
+def load(path: Path) -> Trained:
     """Read exported weights.
 
     Raises:
@@ -91,11 +92,10 @@ def load(path: Path) -> Weights:
         network = FaceNetwork(Network(**card["network"]))
         network.load_state_dict(tensors)
         limits = card["held_out"]
-        limit = {
-            key: float("inf") if limits[key] is None else float(limits[key]) for key in ("strange", "unlike_landmarks")
-        }
+        limit = {key: float(limits[key]) for key in ("strange", "unlike_landmarks")}
+        limit = {key: value if math.isfinite(value) else math.inf for key, value in limit.items()}
         if not all(torch.isfinite(value).all() for value in tensors.values()):
             raise InputError(f"weights {str(path)!r} hold values that are not numbers: export them again")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"weights {str(path)!r} cannot be read ({str(error)[:80]}): export them again") from error
-    return Weights(network.eval(), bool(card["decoded"]), **limit)
+    return Trained(network.eval(), bool(card["decoded"]), **limit)

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import tyro
 from tyro.conf import Positional
 
-from raytrace_face import cli_edit, cli_models
+from raytrace_face import cli_edit, cli_models, cli_train
 from raytrace_face.benchmark.commands import COMMANDS as BENCHMARK
 from raytrace_face.cli_compare import compare
 from raytrace_face.cli_export import export
+from raytrace_face.cli_predict import predict
 from raytrace_face.config import Colour, Config, Device, Quality, Solver
 from raytrace_face.errors import InputError, OutputError, RaytraceFaceError
 from raytrace_face.evaluate import geometry, images
@@ -225,6 +226,11 @@ COMMANDS: dict[str, Any] = {
     "evaluate": group("Measure results of this or any other program by the field's own protocols.", EVALUATE),
     "benchmark": group("Make benchmarks, and run methods through them.", BENCHMARK),
     "models": group("The library of face models that you bring (docs/face-models.md).", cli_models.COMMANDS),
+    "predict": predict,
+    "train": group(
+        "Train the encoder, which predicts a face in one pass (docs/encoder.md).",
+        {**cli_train.COMMANDS, "data": group("Make and pack training data.", cli_train.DATA)},
+    ),
     "doctor": doctor,
 }
 

@@ -192,7 +192,7 @@ class Config:
         Raises:
             InputError: a key that does not exist (with the nearest that does) or a value of the wrong type.
         """
-        return _merge(cls() if base is None else base, values, "")
+        return merged(cls() if base is None else base, values, "")
 
     @classmethod
     def from_toml(cls, path: Path) -> Config:
@@ -276,7 +276,8 @@ def _lookup(config: Any, dotted: str) -> Any:
     return config
 
 
-def _merge(node: Any, values: dict[str, Any], prefix: str) -> Any:
+def merged(node: Any, values: dict[str, Any], prefix: str) -> Any:
+    """A dataclass with some values replaced; InputError names a key that does not exist, or a value of another type."""
     import difflib
 
     known = {f.name: getattr(node, f.name) for f in fields(node)}
@@ -291,7 +292,7 @@ def _merge(node: Any, values: dict[str, Any], prefix: str) -> Any:
         if is_dataclass(old):
             if not isinstance(value, dict):
                 raise InputError(f"config setting {name!r} is {value!r}: it must be a table")
-            changes[key] = _merge(old, value, name + ".")
+            changes[key] = merged(old, value, name + ".")
         elif key in ("face", "iterations") and (value is None or type(value) is int):
             changes[key] = value
         elif isinstance(old, float) and type(value) is int:

@@ -29,3 +29,7 @@ class MachineError(RaytraceFaceError):
 
 class ModelError(RaytraceFaceError):
     """A face model or network file is damaged or does not fit."""
+
+
+class TrainingError(RaytraceFaceError):
+    """Training went wrong: a loss that is no number, or light that has died."""

@@ -106,12 +106,13 @@ def statistical_maps(skin: StatisticalSkin, albedo: Tensor) -> PredictedMaps:
     """The maps of statistical coefficients (B, M) alone: before the decoders are trained, and without them."""
     T = skin.specular.shape[0]
     zero = skin.log_mean.new_zeros(len(albedo), T, T)
-    return _maps(skin, albedo, zero[..., None].expand(-1, -1, -1, 3), zero, zero)
+    return with_increments(skin, albedo, zero[..., None].expand(-1, -1, -1, 3), zero, zero)
 
 
-def _maps(
+def with_increments(
     skin: StatisticalSkin, albedo: Tensor, diffuse: Tensor, specular: Tensor, confidence: Tensor
 ) -> PredictedMaps:
+    """The maps of statistical coefficients (B, M) with what `Decoders.increments` adds."""
     return PredictedMaps(
         diffuse=(skin.log_diffuse(albedo) + diffuse).exp().clamp(*ALBEDO_RANGE),
         specular=skin.specular * specular.exp(),
@@ -139,10 +140,14 @@ class Decoders(nn.Module):
 
     def forward(self, latent: Tensor, albedo: Tensor, skin: StatisticalSkin) -> PredictedMaps:
         """Maps of codes (B, latent) over the statistical maps of coefficients (B, M)."""
+        return with_increments(skin, albedo, *self.increments(latent))
+
+    def increments(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log factors on diffuse albedo (B, T, T, 3) and F0 (B, T, T), and confidence (B, T, T)."""
         out = self.diffuse(latent)
         increment = bounded(out[..., :3], -DIFFUSE_LOG, DIFFUSE_LOG)
         gloss = bounded(self.specular(latent)[..., 0], *SPECULAR_LOG)
-        return _maps(skin, albedo, increment, gloss, torch.sigmoid(out[..., 3] - DOUBT))
+        return increment, gloss, torch.sigmoid(out[..., 3] - DOUBT)
 
 
 class TextureDecoder(nn.Module):

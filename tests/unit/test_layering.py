@@ -12,9 +12,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LAYERS = [
     *("lightstage", "errors", "types", "config", "output", "backend", "assets", "capture", "face", "tracer", "export"),
-    *("picture", "export_scene", "export_obj", "export_blender", "panel", "result", "fit", "adopt", "edit", "learn"),
-    *("measure", "compare", "compare_sheet", "benchmark", "evaluate", "report", "doctor", "cli_edit", "cli_export"),
-    *("cli_compare", "cli_models", "cli", "__main__"),
+    *("picture", "export_scene", "export_obj", "export_blender", "panel", "result", "fit", "adopt", "edit", "measure"),
+    "learn",  # after the measures, by which it is validated
+    *("compare", "compare_sheet", "benchmark", "evaluate", "report", "doctor", "cli_edit", "cli_export"),
+    *("cli_compare", "cli_models", "cli_train", "cli_predict", "cli", "__main__"),
 ]
 """From the bottom up: a module imports from its own layer or from those before it. The package's `__init__` is lazy."""
 MAY_IMPORT_THE_RENDERER = (

@@ -1,0 +1,217 @@
+"""From a photo to a reconstruction in one pass of the network, and as many steps of refinement as are wanted.
+
+This module loads the tracer: call `raytrace_face.backend.start` before it is imported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from raytrace_face.capture import CLASSES
+from raytrace_face.capture import capture as run_capture
+from raytrace_face.capture.colour import encode_u8
+from raytrace_face.config import Config
+from raytrace_face.face.model import FaceModel
+from raytrace_face.face.skin_prior import roughness_prior, skin_prior, specular_prior
+from raytrace_face.face.store import load_embedded
+from raytrace_face.fit import stage1, window
+from raytrace_face.fit.observation import observe
+from raytrace_face.fit.reconstruct import Stopwatch
+from raytrace_face.learn import objective, weights
+from raytrace_face.learn.crop import aligned_crop
+from raytrace_face.learn.network import behold, maps_of
+from raytrace_face.learn.parameters import Predicted, unpack
+from raytrace_face.learn.recipe import Recipe
+from raytrace_face.learn.validate import disagreement
+from raytrace_face.result import Reconstruction, installed_versions
+from raytrace_face.tracer.scene import HeadScene
+from raytrace_face.tracer.texture import TexelMap, texel_map
+from raytrace_face.types import Camera, Capture, FaceParams, Maps, Photo, Window
+
+REFINE_RATE = 0.05
+"""Step of Adam in the network's outputs, whose unit is a usual deviation: 20 steps go as far as one."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of one photo, and how far it can be believed."""
+
+    camera: Camera
+    face: FaceParams
+    predicted: Predicted
+    maps: Maps
+    statistical: np.ndarray
+    """(T, T, 3) diffuse albedo without the decoders."""
+    window: Window
+    strange: float
+    """`FaceNetwork.strangeness`."""
+    unlike_landmarks: float
+    """RMS distance from the detected landmarks, sides of the crop."""
+    history: list[float]
+    """Loss of every step of refinement."""
+
+
+class Predictor:
+    """Weights and everything else that is loaded once."""
+
+    def __init__(self, path: Path) -> None:
+        """Read weights; InputError says what is wrong with them."""
+        self.weights = weights.load(path)
+        self.model: FaceModel = load_embedded()
+        self.world = objective.World.of(self.weights.network.sizes.texture)
+        self.head = HeadScene(self.model)
+        self.texels: TexelMap = texel_map(self.model, self.weights.network.sizes.texture)
+
+    def predict(self, photo: Photo, config: Config | None = None, refine: int = 0) -> Reconstruction:
+        """The whole result, with its pictures, which take longer than all the rest.
+
+        Args:
+            config: which face, seed and size of the pictures; default preview quality.
+            refine: steps of gradient descent through the tracer on the prediction.
+
+        Raises:
+            InputError, NoFaceError: the photo cannot be used.
+        """
+        given = Config(quality="preview") if config is None else config
+        settings, watch = given.resolved(), Stopwatch()
+        with watch.phase("capture"):
+            seen = run_capture(photo, settings.face, settings.stage2.size)
+        with watch.phase("network"):
+            found = self.look(photo, seen, refine, settings.seed)
+        with watch.phase("pictures"):
+            return self._result(photo, seen, found, given, settings, watch)
+
+    def look(self, photo: Photo, seen: Capture, refine: int = 0, seed: int = 0) -> Prediction:
+        """The prediction alone."""
+        network, world = self.weights.network, self.world
+        batch, place = _batch(photo, seen, network.sizes.crop, self.model)
+        beheld = behold(world.head, batch, torch.ones(1, dtype=torch.bool))
+        with torch.no_grad():
+            out = network(*beheld.tensors(), self.weights.decoded)
+            strange = float(network.strangeness(out["latent"])[0])
+        raw, history = out["raw"], list[float]()
+        if refine:
+            raw, history = self._refined(out, beheld.start, batch, refine, seed)
+        with torch.no_grad():
+            predicted = unpack(raw, beheld.start)
+            maps = maps_of(out, predicted.albedo, world.skin)
+            faces = objective.Faces.of(world.head, predicted, maps)
+            plain = world.skin.log_diffuse(predicted.albedo).exp().clamp(0.002, 0.98)
+        detected = batch["landmarks"][:, world.head.landmark_index]
+        return Prediction(
+            predicted.photo_camera(0, photo.width, photo.height, place),
+            predicted.face(0, self.model),
+            predicted,
+            maps.maps(0),
+            plain[0].numpy(),
+            place,
+            strange,
+            float(disagreement(faces.landmarks, detected)[0]),
+            history,
+        )
+
+    def _refined(
+        self, out: dict[str, Tensor], start: Any, batch: dict[str, Any], steps: int, seed: int
+    ) -> tuple[Tensor, list[float]]:
+        """The network's outputs after steps of Adam on the losses of training, through the tracer."""
+        world, recipe = self.world, Recipe()
+        raw = out["raw"].clone().requires_grad_()
+        optimiser = torch.optim.Adam([raw], lr=REFINE_RATE)
+        history = []
+        for step in range(steps):
+            predicted = unpack(raw, start)
+            faces = objective.Faces.of(world.head, predicted, maps_of(out, predicted.albedo, world.skin))
+            target = objective.look_at(world, faces, batch, recipe.picture)
+            picture = objective.traced(world, faces, target, (seed + step) % 2**19, recipe.samples)
+            terms = objective.self_supervised(world, faces, batch, target, picture, batch["blendshapes"], False)
+            loss = objective.weighted(terms, recipe.weights)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            history.append(float(loss.detach()))
+        return raw.detach(), history
+
+    def _result(
+        self, photo: Photo, seen: Capture, found: Prediction, given: Config, config: Config, watch: Stopwatch
+    ) -> Reconstruction:
+        model, texels = self.model, self.texels
+        f0, rough = texels.spread(specular_prior(model)), texels.spread(roughness_prior(model))
+        setting = stage1.Setting(model, skin_prior(model), self.head, photo, seen, config, texels, f0, rough)
+        observation = observe(photo, seen, config.stage2.size)
+        lights, ambient = found.predicted.lights.stage(0), found.predicted.lights.ambient_of(0)
+        lit = window.light_window(
+            setting, observation, found.camera, found.face, lights, ambient, config.stage2.samples, config.seed
+        )
+        plain = Maps(found.statistical, np.repeat(f0[..., None], 3, 2), rough, np.zeros_like(rough))
+        before, after = (window.compose(lit, maps, rough) for maps in (plain, found.maps))
+        shown = window.pictures(lit, observation, found.maps, before, after, found.face.T_camera_head)
+        weight = lit.lit.weight
+        dominant = found.predicted.lights.dominant()[0].numpy()
+        return Reconstruction(
+            model_name=model.name,
+            camera=found.camera,
+            window=observation.window,
+            face=found.face,
+            lights=lights,
+            ambient_sh=ambient,
+            dominant_light=(found.face.T_camera_head[:3, :3] @ dominant).astype(np.float32),
+            maps=found.maps,
+            statistical_diffuse=found.statistical,
+            pictures=shown,
+            landmarks_px=seen.landmarks_px,
+            photo_name=photo.name,
+            photo_sha256=photo.sha256,
+            config=given,
+            timings=watch.total(),
+            metrics={
+                "psnr_stage1_db": window.psnr_db(before, observation.image, weight),
+                "psnr_db": window.psnr_db(after, observation.image, weight),
+                "landmark_rms_px": found.unlike_landmarks * found.window.side_px,
+                "face_presence": seen.score,
+                "strangeness": found.strange,
+            },
+            warnings=(*seen.warnings, *self.doubts(found)),
+            versions=installed_versions(),
+            history={"refine": found.history},
+        )
+
+    def doubts(self, found: Prediction) -> tuple[str, ...]:
+        """Warnings where a photo is not like those of training: a network's mistakes look like faces too."""
+        notes = []
+        if not found.strange <= self.weights.strange:
+            notes.append(
+                f"the photo is unlike those of training (code {found.strange:.1f} standard deviations off, usual are "
+                f"up to {self.weights.strange:.1f}): do not rely on the prediction, use reconstruct"
+            )
+        if not found.unlike_landmarks <= self.weights.unlike_landmarks:
+            notes.append(
+                f"the predicted face misses the detected landmarks by {100 * found.unlike_landmarks:.1f} % of the crop "
+                f"(usual are up to {100 * self.weights.unlike_landmarks:.1f} %): use --refine, or reconstruct"
+            )
+        return tuple(notes)
+
+
+def _batch(photo: Photo, seen: Capture, size: int, model: FaceModel) -> tuple[dict[str, Any], Window]:
+    """A photo as an item of `learn.dataset.RealPhotos`, B = 1, and the window of its crop."""
+    codes, place = aligned_crop(encode_u8(photo.linear), seen.landmarks_px, size)
+    skin = np.ascontiguousarray(seen.segmentation[..., CLASSES.index("face skin")], np.float32)
+    mask = functional.interpolate(torch.from_numpy(skin)[None, None], (size, size), mode="area")[:, 0]
+    middle = (np.array([photo.width, photo.height]) / 2 - (place.left_px, place.top_px)) / place.side_px
+    weights = np.array([seen.blendshapes.get(name, 0.0) for name in model.expression_names], np.float32)
+    return {
+        "image": torch.from_numpy(codes.transpose(2, 0, 1).astype(np.float32) / np.float32(255))[None],
+        "mask": mask,
+        "landmarks": torch.from_numpy((place.to_window(seen.landmarks_px) / size).astype(np.float32))[None],
+        "blendshapes": torch.from_numpy(weights)[None],
+        "detected": torch.tensor([True]),
+        "principal": torch.from_numpy(middle.astype(np.float32))[None],
+        "monochrome": torch.tensor([photo.monochrome]),
+        "person": torch.tensor([-1]),
+    }, place

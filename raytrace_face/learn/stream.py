@@ -1,0 +1,61 @@
+"""The photos of a stage in their order: batches from any step on, and what belongs to an item by chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from raytrace_face.learn.dataset import EpochSampler, Item, Key
+
+
+class Batches(Sampler[list[Key]]):
+    """The batches of one process from one step of a stage to another."""
+
+    def __init__(
+        self, count: int, size: int, seed: int, first_epoch: int, steps: range, rank: int = 0, world: int = 1
+    ) -> None:
+        """`count` photos, `size` of them in a batch of this process; epochs of the stage count from `first_epoch`."""
+        self.count, self.size, self.seed, self.first_epoch = count, size, seed, first_epoch
+        self.steps, self.rank, self.world = steps, rank, world
+        self.per_epoch = steps_per_epoch(count, size, world)
+        self._share = lru_cache(maxsize=1)(self._order)
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        share = EpochSampler(self.count, self.seed, epoch, 0, self.rank, self.world).numbers
+        return np.resize(share, max(len(share), self.size))
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for step in self.steps:
+            epoch, k = divmod(step, self.per_epoch)
+            epoch += self.first_epoch
+            yield [(epoch, int(n)) for n in self._share(epoch)[k * self.size : (k + 1) * self.size]]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def steps_per_epoch(count: int, size: int, world: int) -> int:
+    """Full batches in an epoch; what is left over waits for the next, in another order."""
+    return max(count // (size * world), 1)
+
+
+class Drawn(Dataset[Item]):
+    """Items with their `number`, and with `kept`, whether the network is told their landmarks."""
+
+    def __init__(self, data: Dataset[Item], seed: int, hints: float) -> None:
+        self.data, self.seed, self.hints = data, seed, hints
+
+    def __getitem__(self, key: Key) -> Item:
+        told = float(np.random.default_rng([self.seed, *key, 1]).random()) < self.hints
+        return {**self.data[key], "number": key[1], "kept": told}
+
+
+def stream(data: Dataset[Item], batches: Batches, workers: int) -> Iterator[dict[str, Any]]:
+    """Batches of a data set, loaded here or ahead in processes."""
+    context = "spawn" if workers else None  # Mitsuba does not survive a fork
+    return iter(DataLoader(data, batch_sampler=batches, num_workers=workers, multiprocessing_context=context))

@@ -71,8 +71,8 @@ class FaceModel:
     albedo: AlbedoBasis | None = None
     """Statistical reflectance; None: the chromophore prior of `skin_prior`."""
     native_expression: Array | None = None
-    """(E, N) the model's own expression coefficients [sigma] at weight 1 of each expression, 0 for what joints move; None:
-    it has no own."""
+    """(E, N) the model's own expression coefficients [sigma] at weight 1 of each expression, 0 for what joints move;
+    None: it has no own."""
     source: NDArray[np.int32] | None = None
     """(V,) vertex of the model's own file that each vertex is; -1: added by subdivision. None: made here."""
 

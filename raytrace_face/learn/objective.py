@@ -94,6 +94,8 @@ def supervised(world: World, faces: Faces, batch: dict[str, Any], decoded: bool)
     }  # fmt: skip
     if decoded:
         terms["confidence"] = losses.confidence(log_diffuse, truth, faces.maps.confidence, on_face)
+        f0 = maps_at(batch["specular_map"][..., None], world.on_face.shape[0]).clamp_min(1e-3).log()
+        terms["specular"] = losses.albedo_map(faces.maps.specular.log()[..., None], f0, on_face)
         terms["maps"] = _map_priors(faces.maps)
     return terms
 

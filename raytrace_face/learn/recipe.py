@@ -75,6 +75,8 @@ class Weights:
     """1 - cos of the main light: 0.67."""
     albedo: float = 1.5
     """Log albedo: skins differ from their mean by 0.57."""
+    specular: float = 1.0
+    """Log F0 of the map, once the decoders learn; of the size of log albedo."""
     confidence: float = 0.1
     """Log likelihood of the map's error. A tenth: it only has to order texels, and is unbounded below."""
     photometric: float = 2.0

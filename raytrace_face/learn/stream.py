@@ -17,9 +17,14 @@ class Batches(Sampler[list[Key]]):
     """The batches of one process from one step of a stage to another."""
 
     def __init__(
-        self, count: int, size: int, seed: int, first_epoch: int, steps: range, rank: int = 0, world: int = 1
-    ) -> None:
-        """`count` photos, `size` of them in a batch of this process; epochs of the stage count from `first_epoch`."""
+        self, count: int, size: int, seed: int, first_epoch: int, steps: range, rank: int = 0, world: int = 1,
+        people: NDArray[np.int64] | None = None,
+    ) -> None:  # fmt: skip
+        """`count` photos, `size` of them in a batch of this process; epochs of the stage count from `first_epoch`.
+
+        `people` (count,) are numbers of the persons, negative where not known: their photos come side by side.
+        """
+        self.people = people
         self.count, self.size, self.seed, self.first_epoch = count, size, seed, first_epoch
         self.steps, self.rank, self.world = steps, rank, world
         self.per_epoch = steps_per_epoch(count, size, world)
@@ -27,6 +32,8 @@ class Batches(Sampler[list[Key]]):
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         share = EpochSampler(self.count, self.seed, epoch, 0, self.rank, self.world).numbers
+        if self.people is not None:
+            share = side_by_side(share, self.people[share])
         return np.resize(share, max(len(share), self.size))
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -37,6 +44,13 @@ class Batches(Sampler[list[Key]]):
 
     def __len__(self) -> int:
         return len(self.steps)
+
+
+def side_by_side(order: NDArray[np.int64], people: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The order (N,) with all photos of a person where the first of them was; `people` (N,), negative: alone."""
+    first: dict[int, int] = {}
+    place = [first.setdefault(int(p), k) if p >= 0 else k for k, p in enumerate(people)]
+    return order[np.argsort(place, kind="stable")]
 
 
 def steps_per_epoch(count: int, size: int, world: int) -> int:

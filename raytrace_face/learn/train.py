@@ -228,9 +228,8 @@ class Run:
         )
         if self.real is None or not stage.real:
             return ((batch, None) for batch in made)
-        found = stream(
-            Drawn(self.real, r.seed, hints), Batches(len(self.real), stage.real, r.seed + 1, *place), self.workers
-        )
+        batches = Batches(len(self.real), stage.real, r.seed + 1, *place, self.real.people)
+        found = stream(Drawn(self.real, r.seed, hints), batches, self.workers)
         return zip(made, found, strict=True)
 
     def _step(

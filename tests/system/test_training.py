@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from raytrace_face.errors import InputError, TrainingError
 from raytrace_face.learn.recipe import Network, Recipe, Stage
-from raytrace_face.learn.stream import Batches
+from raytrace_face.learn.stream import Batches, side_by_side
 
 pytest.importorskip("lightning_fabric", reason="needs the extra [train]")
 pytest.importorskip("tensorboard", reason="needs the extra [train]")
@@ -226,6 +226,11 @@ def test_processes_share_the_batch_of_one():
     one = list(Batches(50, 8, 0, 3, range(2, 9)))
     two = [list(Batches(50, 4, 0, 3, range(2, 9), rank, 2)) for rank in range(2)]
     assert [set(b) for b in one] == [set(a) | set(b) for a, b in zip(*two, strict=True)]
+
+
+def test_photos_of_one_person_come_side_by_side():
+    order, people = np.array([4, 0, 3, 1, 2]), np.array([7, -1, 5, 7, -1])
+    assert side_by_side(order, people).tolist() == [4, 1, 0, 3, 2]
 
 
 def test_two_processes_make_the_steps_of_one_with_the_double_batch(whole, sittings, tmp_path):

@@ -25,6 +25,7 @@ from benchmarks.report import command, data_folder
 from raytrace_face.backend import environment, threads_each
 from raytrace_face.benchmark import yaleb as protocol
 from raytrace_face.benchmark.pictures import stack, strip, to_u8
+from raytrace_face.benchmark.relight import SAMPLES
 from raytrace_face.benchmark.spec import Benchmark, Item, load
 from raytrace_face.benchmark.table import figure, markdown, sums
 from raytrace_face.config import Config
@@ -35,8 +36,6 @@ from raytrace_face.types import Array
 
 SIZE_DEG = 1.0
 """Angular radius of the flashes: small lamps two metres away."""
-SAMPLES = 16
-"""Rays a pixel: their noise is 1 % of what separates the pictures."""
 VARIANTS = {
     "copy": "photo A itself",
     "true": "`relight` to B's true direction",

@@ -28,11 +28,14 @@ def cauchy_cost(residual: F, scale: F | float) -> F:
     return 0.5 * np.log1p((residual / scale) ** 2)
 
 
-def shortfall(residual: F, clipped: NDArray[np.bool_] | None) -> F:
-    """Residuals (P, ...), predicted minus photo; 0 where a pixel clipped (P,) and the prediction is brighter."""
+def bound_met(residual: F, clipped: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """Where a pixel clipped (P,) and the prediction is brighter, for residuals (P, ...), predicted minus photo.
+
+    There is nothing to explain there: such a residual is 0 and its weight too.
+    """
     if clipped is None:
-        return residual
-    return np.where(clipped.reshape(-1, *(1,) * (residual.ndim - 1)) & (residual > 0), 0, residual)
+        return np.zeros(residual.shape, bool)
+    return clipped.reshape(-1, *(1,) * (residual.ndim - 1)) & (residual > 0)
 
 
 def robust_nnls(
@@ -72,7 +75,7 @@ def robust_nnls(
         if i + 1 < iterations:
             signed = columns @ x - image
             share = cauchy_weight(np.sqrt((signed**2).mean(axis=1)), scale)
-            share = share * (shortfall(signed, clipped) != 0).any(axis=1) if clipped is not None else share
+            share = share * ~bound_met(signed, clipped).all(axis=1)
     return x
 
 
@@ -116,11 +119,10 @@ def search_costs(
         H[:, K, K] = (wc * candidates).sum(0)
         g[:, K] = image @ wc
         x = _small_nnls(H, g)
-        signed = fixed @ x[:, :K].T + candidates * x[:, K] - image[:, None]
-        residual = shortfall(signed, clipped)
-        share = cauchy_weight(residual, scale)
-        share = share * (residual != 0) if clipped is not None else share
-    cost = (cauchy_cost(residual, scale) * weight[:, None]).sum(0) / total
+        residual = fixed @ x[:, :K].T + candidates * x[:, K] - image[:, None]
+        met = bound_met(residual, clipped)
+        share = cauchy_weight(residual, scale) * ~met
+    cost = (cauchy_cost(residual, scale) * ~met * weight[:, None]).sum(0) / total
     return cost, x
 
 
@@ -178,8 +180,8 @@ def greedy(
         clipped: (P,) pixels that are at least as bright as `image` says.
     """
     x = robust_nnls(ambient, image[:, None], weight, scale, clipped=clipped)
-    left = shortfall(ambient @ x[:, 0] - image, clipped)
-    before = float((cauchy_cost(left, scale) * weight).sum() / weight.sum())
+    left = ambient @ x[:, 0] - image
+    before = float((cauchy_cost(left, scale) * ~bound_met(left, clipped) * weight).sum() / weight.sum())
     cosine = directions @ directions.T
     near = np.cos(np.radians(separation_deg))
 

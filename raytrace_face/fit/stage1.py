@@ -281,8 +281,9 @@ def predict(fitted: Fitted, setting: Setting, light: Light, coefficients: Array,
     observed = luminance(fitted.observation.image.reshape(-1, 3)[fitted.pixels])
     weight = fitted.weight[fitted.pixels].astype(np.float64)
     sigma = config.stage1.photometric_sigma * mean_luminance(fitted.observation, fitted.weight)
-    residual = solve.shortfall(predicted - observed, np.asarray(fitted.clipped().any(axis=1)))
-    return Predicted(albedo, visibility, residual, weight * (residual != 0), sigma)
+    residual = predicted - observed
+    needed = ~solve.bound_met(residual, np.asarray(fitted.clipped().any(axis=1)))
+    return Predicted(albedo, visibility, residual * needed, weight * needed, sigma)
 
 
 def shading_equations(

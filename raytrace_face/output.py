@@ -92,6 +92,20 @@ def new_file(path: Path, force: bool = False) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def begin_folder(folder: Path, mark: str, about: dict[str, Any], what: str) -> None:
+    """Make a folder that a job fills piece by piece, and say in `<folder>/<mark>` whose it is (`about`).
+
+    Raises:
+        OutputError: it holds something already, but no `what`.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"output {str(folder)!r} exists and holds no {what}: choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{mark}.part"
+    write_json(part, about)
+    os.replace(part, folder / mark)
+
+
 def _swap(new: Path, target: Path, force: bool) -> None:
     """Move `new` to `target`; an old result steps aside first and is deleted last."""
     if not os.path.lexists(target):

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from raytrace_face.errors import InputError, OutputError
-from raytrace_face.output import write_json
+from raytrace_face.errors import InputError
+from raytrace_face.output import begin_folder
 
 RECIPE, LOG, VALIDATION = "recipe.json", "log.jsonl", "validation.jsonl"
 
@@ -29,12 +29,7 @@ def claim(folder: Path, about: dict[str, Any]) -> None:
                 f"output {str(folder)!r} was begun with another {other[0]}: take the same, or choose another --out"
             )
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"output {str(folder)!r} exists and holds no training: choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(RECIPE + ".part")
-    write_json(part, about)
-    os.replace(part, path)
+    begin_folder(folder, RECIPE, about, "training")
 
 
 def append(path: Path, values: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ from raytrace_face.capture.photo import load_photo
 from raytrace_face.capture.segmentation import CLASSES, segment
 from raytrace_face.errors import InputError, OutputError
 from raytrace_face.learn.crop import aligned_crop
-from raytrace_face.output import write_json
+from raytrace_face.output import begin_folder, write_json
 from raytrace_face.types import Photo
 
 ABOUT, LOG = "pack.json", "skipped.txt"
@@ -120,12 +120,7 @@ def _claim(out: Path, size: int, names: list[str]) -> None:
                 f"output {str(out)!r} was packed from other photos or at another size: choose another --out"
             )
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"output {str(out)!r} exists and holds no shards: choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(ABOUT + ".part")
-    write_json(part, about)
-    os.replace(part, file)
+    begin_folder(out, ABOUT, about, "shards")
 
 
 def _write_shard(out: Path, number: int, folder: Path, photos: list[Path], first: int, size: int, bar: Any) -> None:

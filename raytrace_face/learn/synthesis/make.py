@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from raytrace_face.backend import environment, threads_each
 from raytrace_face.errors import InputError, MachineError, OutputError
-from raytrace_face.output import write_json
+from raytrace_face.output import begin_folder
 
 ABOUT = "sittings.json"
 FORMAT = "raytrace_face sittings 1"
@@ -83,12 +82,7 @@ def _claim(out: Path, size: int, seed: int) -> None:
                 f"{str(about[other[0]])[:40]}): choose another --out"
             )
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"output {str(out)!r} exists and holds no sittings: choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(ABOUT + ".part")
-    write_json(part, about)
-    os.replace(part, file)
+    begin_folder(out, ABOUT, about, "sittings")
 
 
 def _read(file: Path) -> dict[str, Any]:

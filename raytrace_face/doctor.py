@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raytrace_face.errors import RaytraceFaceError
+from raytrace_face.output import sha256
 
 NEEDED_BYTES = 3 * 1024**3
 """Memory of a `standard` reconstruction, with room to spare."""
@@ -58,7 +58,7 @@ def examine(device: str = "auto") -> Report:
     report.attempt("libLLVM", _libllvm)
     report.attempt("tracer", lambda: _tracer(device))
     for path in sorted(p for p in ASSETS.rglob("*") if p.suffix in (".npz", ".task", ".tflite")):
-        report.facts.append((path.name, f"{path.stat().st_size / 1e6:.2f} MB  sha256 {_sha256(path)}"))
+        report.facts.append((path.name, f"{path.stat().st_size / 1e6:.2f} MB  sha256 {sha256(path)}"))
     report.attempt("networks", _networks)
     report.attempt("face model", _face_model)
     _library(report)
@@ -142,7 +142,3 @@ def _brought(folder: Path) -> str:
 
     model = archive.load(folder)
     return f"{model.vertex_count} vertices, {len(model.identity)} identity modes, {model.licence}"
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

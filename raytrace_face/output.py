@@ -1,7 +1,8 @@
-"""Writing a folder in one piece: it appears complete or not at all."""
+"""Files and folders in one piece: they appear complete or not at all, and are known by their checksums."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -121,6 +122,12 @@ def _swap(new: Path, target: Path, force: bool) -> None:
         os.rename(old, target)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from lightstage.rig import AreaLights, Rig, StageLights
 from raytrace_face.config import Config
 from raytrace_face.errors import InputError, RaytraceFaceError
-from raytrace_face.output import new_folder, write_json
+from raytrace_face.output import new_folder, sha256, write_json
 from raytrace_face.types import Array, Camera, FaceParams, Maps, Window
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ class Reconstruction:
             arrays = result._arrays()
             _write_arrays(temporary / "arrays.safetensors", arrays)
             description = result.describe()
-            description["arrays_sha256"] = _sha256(temporary / "arrays.safetensors")
+            description["arrays_sha256"] = sha256(temporary / "arrays.safetensors")
             write_json(temporary / "result.json", description)
             export.write_assets(result, temporary)
             export_scene.write_scene(result, temporary / "scene")
@@ -343,10 +343,6 @@ def _describe_lights(lights: StageLights) -> list[dict[str, Any]]:
         }
         for k in range(lights.rig.count)
     ]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -246,12 +246,13 @@ def corrupt(folder: Path, name: str, data: bytes | None) -> None:
 )
 def test_damaged_result_is_one_clear_line(reconstruction, tmp_path, tiny_model, name, data, message):
     with new_folder(tmp_path / "face") as new:
-        from raytrace_face.result import _sha256, _write_arrays
+        from raytrace_face.output import sha256
+        from raytrace_face.result import _write_arrays
 
         _write_arrays(new / "arrays.safetensors", reconstruction._arrays())
         write_json(
             new / "result.json",
-            {**reconstruction.describe(), "arrays_sha256": _sha256(new / "arrays.safetensors")},
+            {**reconstruction.describe(), "arrays_sha256": sha256(new / "arrays.safetensors")},
         )
     Reconstruction.load(tmp_path / "face", model=tiny_model)
     corrupt(tmp_path / "face", name, data)

@@ -14,10 +14,11 @@ import h5py
 import numpy as np
 
 from raytrace_face.errors import ModelError
-from raytrace_face.face.formats.check import check_raw, reading, sha256
+from raytrace_face.face.formats.check import check_raw, reading
 from raytrace_face.face.formats.pca import ALBEDO_RANGE, Pca, deviations, principal, stored
 from raytrace_face.face.formats.raw import RawModel
 from raytrace_face.face.model import AlbedoBasis
+from raytrace_face.output import sha256
 
 LICENCE = "AlbedoMM: academic research only"
 CITATION = (

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from raytrace_face.errors import ModelError
-from raytrace_face.face.formats.check import sha256
+from raytrace_face.output import sha256
 
 
 def read_npz(path: str | Path, wanted: Collection[str]) -> dict[str, NDArray]:

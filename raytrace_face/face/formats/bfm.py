@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 
 from raytrace_face.errors import ModelError
 from raytrace_face.face.formats import albedomm
-from raytrace_face.face.formats.check import check_raw, check_triangles, expect, outward, reading, sha256
+from raytrace_face.face.formats.check import check_raw, check_triangles, expect, outward, reading
 from raytrace_face.face.formats.pca import dataset, deviations, linear_albedo, principal, stored
 from raytrace_face.face.formats.raw import RawModel
+from raytrace_face.output import sha256
 
 MODES = 100
 """Modes kept of each basis, 1 to 199. The fit solves for each identity mode, so its time grows with their number; what

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,12 +42,6 @@ def reading(path: Path, layout: str) -> Iterator[None]:
         raise ModelError(
             f"{path.name!r} cannot be read as {layout} ({said}): it is cut off or damaged; get it again"
         ) from error
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file, for the provenance of a model."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def expect(array: np.ndarray, shape: Sequence[int], path: Path, name: str) -> None:

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from raytrace_face.errors import ModelError
 from raytrace_face.face.formats import obj
-from raytrace_face.face.formats.check import check_raw, check_triangles, expect, reading, sha256
+from raytrace_face.face.formats.check import check_raw, check_triangles, expect, reading
 from raytrace_face.face.formats.raw import RawModel
 from raytrace_face.face.model import PARTS
+from raytrace_face.output import sha256
 from raytrace_face.types import Array
 
 VERTICES = 26_719

@@ -55,14 +55,18 @@ class LandmarkTerm:
     rms_px: float
 
 
-def embedded(model: FaceModel, capture: Capture) -> tuple[F, F, F]:
-    """Observed pixels (N, 2), basis of the landmark points (3 N, K + E) and their mean (N, 3)."""
-    observed = capture.landmarks_px[model.landmark_index].astype(np.float64)
+def landmark_basis(model: FaceModel) -> tuple[F, F]:
+    """Basis of the landmark points (3 N, K + E) and their mean (N, 3), mm."""
     mean = model.landmark_points(model.mean).astype(np.float64)
     corners = model.triangles[model.landmark_triangle]
     bases = np.concatenate([model.identity, model.expression])[:, corners]  # (K + E, N, 3, 3)
     basis = np.einsum("kncd,nc->ndk", bases.astype(np.float64), model.landmark_barycentric)
-    return observed, basis.reshape(-1, basis.shape[2]), mean
+    return basis.reshape(-1, basis.shape[2]), mean
+
+
+def embedded(model: FaceModel, capture: Capture) -> tuple[F, F, F]:
+    """Observed pixels (N, 2), basis of the landmark points (3 N, K + E) and their mean (N, 3)."""
+    return capture.landmarks_px[model.landmark_index].astype(np.float64), *landmark_basis(model)
 
 
 def start_pose(model: FaceModel, capture: Capture, photo: Photo) -> tuple[Camera, F]:
@@ -189,13 +193,34 @@ def fit_landmarks(
     beta = expression_start(model, capture)
     face = FaceParams(pose.astype(np.float32), np.zeros(len(model.identity), np.float32), beta)
     data = embedded(model, capture)
+    return descend(model, data, camera, face, beta, photo.focal_px, iterations, mean_shape)
+
+
+def descend(
+    model: FaceModel,
+    data: tuple[F, F, F],
+    camera: Camera,
+    face: FaceParams,
+    beta: NDArray[np.float32],
+    exif_focal_px: float | None,
+    iterations: int,
+    mean_shape: bool = False,
+) -> LandmarkFit:
+    """Gauss-Newton on camera and face from a first guess.
+
+    Args:
+        data: of `embedded`.
+        beta: (E,) the network's expression weights.
+        exif_focal_px: what the file says of the focal length.
+        mean_shape: keep identity and expression.
+    """
     cost: list[float] = []
     for i in range(iterations):
-        term = linearise(model, data, camera, face, beta, photo.focal_px, DISTANCE_MM)
+        term = linearise(model, data, camera, face, beta, exif_focal_px, DISTANCE_MM)
         cost.append(0.5 * float(term.residual @ term.residual))
         if mean_shape:
             term.jacobian[:, 7:] = 0
         camera, face = step([(term.jacobian, term.residual)], camera, face, damping=10.0 ** (-1 - i / 2))
-    term = linearise(model, data, camera, face, beta, photo.focal_px, DISTANCE_MM)
+    term = linearise(model, data, camera, face, beta, exif_focal_px, DISTANCE_MM)
     cost.append(0.5 * float(term.residual @ term.residual))
     return LandmarkFit(camera, face, term.rms_px, cost)

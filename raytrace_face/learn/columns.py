@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raytrace_face.learn.objective import Faces, Target, World, linear_of, look_at
+from raytrace_face.learn.chart import linear_of
+from raytrace_face.learn.objective import Faces, Target, World, look_at
 from raytrace_face.learn.render import Columns, trace_columns
 
 

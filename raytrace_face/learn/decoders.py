@@ -2,16 +2,20 @@
 
 As published (ICCV 2021, arXiv 2103.15432): a decoder of seven convolutional layers each for diffuse and specular
 increments, read from the encoder's latent code, over the statistical albedo. Increments are log factors here, so that
-no albedo is negative; both are bounded. A third output says how far the diffuse map is to be trusted. The last layers
-start at zero: the first maps are the statistical ones.
+no albedo is negative; both are bounded. A third output says how far the diffuse map is to be trusted.
 
-Everything comes through a code of a few hundred numbers, so that the maps show moustaches, blush and gloss, and no
-single mole. Detail of that size is what the second stage of the optimiser takes from the photo (`--start encoder`).
+Through a code of a few hundred numbers alone, no map shows a mole. So the decoders also see, coarse to fine, the
+encoder's features of the chart and the *evidence* there: the log ratio of the photo to the statistical albedo under
+the predicted lights (`learn.chart`). The diffuse one may take a part of that ratio over as it is, the gain; whatever
+it takes of a cast shadow is shadow baked into skin, and synthetic photos punish it. The last layers start at zero: the
+first maps are the statistical ones but for a small gain.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -22,6 +26,8 @@ from torch.nn import functional
 
 from raytrace_face.face.model import FaceModel
 from raytrace_face.face.skin_prior import roughness_prior, skin_prior, specular_prior
+from raytrace_face.face.store import load_embedded
+from raytrace_face.learn.chart import EVIDENCE
 from raytrace_face.learn.parameters import bounded
 from raytrace_face.types import Array, Maps
 
@@ -36,6 +42,8 @@ SPECULAR_LOG = (-1.2, 0.7)
 """Bounds of the log factor on F0: 0.01 to 0.07 for skin (`fit.stage2.STRENGTH_RANGE`)."""
 DOUBT = 2.0
 """Log odds against the diffuse map before training: confidence 0.12, near that of the statistical albedo, 0."""
+RESERVE = 3.0
+"""Log odds against taking the photo's own ratio over, before training: gain 0.05."""
 ALBEDO_RANGE = (0.002, 0.98)
 """Of diffuse albedo, as in `fit.stage1.statistical_map`."""
 
@@ -124,54 +132,75 @@ def with_increments(
 
 
 class Decoders(nn.Module):
-    """Both decoders: diffuse (three channels and the confidence) and specular."""
+    """Both decoders: diffuse (three channels, gain and confidence) and specular."""
 
-    def __init__(self, latent: int, texture: int = 128, width: int = 64) -> None:
+    def __init__(self, latent: int, scales: Sequence[int], texture: int = 128, width: int = 32) -> None:
         """Build.
 
         Args:
             latent: length of the encoder's code.
+            scales: channels of the encoder's features of the chart, fine to coarse.
             texture: texels a side, a multiple of 32: 128, or 256 as published.
             width: channels of the coarsest layer, [16, 256]; halved at every second doubling.
         """
         super().__init__()
-        self.diffuse = TextureDecoder(latent, texture, width, 4)
-        self.specular = TextureDecoder(latent, texture, width, 1)
+        self.diffuse = TextureDecoder(latent, scales, texture, width, 5)
+        self.specular = TextureDecoder(latent, scales, texture, width, 1)
 
-    def forward(self, latent: Tensor, albedo: Tensor, skin: StatisticalSkin) -> PredictedMaps:
-        """Maps of codes (B, latent) over the statistical maps of coefficients (B, M)."""
-        return with_increments(skin, albedo, *self.increments(latent))
+    def increments(self, latent: Tensor, scales: Sequence[Tensor], evidence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log factors on diffuse albedo (B, T, T, 3) and F0 (B, T, T), and confidence (B, T, T).
 
-    def increments(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log factors on diffuse albedo (B, T, T, 3) and F0 (B, T, T), and confidence (B, T, T)."""
-        out = self.diffuse(latent)
-        increment = bounded(out[..., :3], -DIFFUSE_LOG, DIFFUSE_LOG)
-        gloss = bounded(self.specular(latent)[..., 0], *SPECULAR_LOG)
-        return increment, gloss, torch.sigmoid(out[..., 3] - DOUBT)
+        Args:
+            latent: (B, latent).
+            scales: of `learn.encoder.Code`.
+            evidence: (B, EVIDENCE, T, T) of `learn.chart.evidence`.
+        """
+        out = self.diffuse(latent, scales, evidence)
+        taken = torch.sigmoid(out[..., 3:4] - RESERVE) * evidence[:, :3].permute(0, 2, 3, 1)
+        increment = bounded(taken + out[..., :3], -DIFFUSE_LOG, DIFFUSE_LOG)
+        gloss = bounded(self.specular(latent, scales, evidence)[..., 0], *SPECULAR_LOG)
+        return increment, gloss, torch.sigmoid(out[..., 4] - DOUBT)
 
 
 class TextureDecoder(nn.Module):
     """Seven 3 x 3 convolutions from a code to a texture, the five in the middle each after a doubling of its side."""
 
-    def __init__(self, latent: int, texture: int, width: int, channels: int) -> None:
+    def __init__(self, latent: int, scales: Sequence[int], texture: int, width: int, channels: int) -> None:
         super().__init__()
         if texture % (1 << DOUBLINGS):
             raise ValueError(f"texture is {texture}: it must be a multiple of {1 << DOUBLINGS}")
         self.side = texture >> DOUBLINGS
         self.width = width
         self.spread = nn.Linear(latent, width * self.side * self.side)
-        widths = [width, width, *(max(width >> (k // 2), 16) for k in range(DOUBLINGS))]
-        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
+        widths = [width, *(max(width >> (k // 2), 16) for k in range(DOUBLINGS + 1))]
+        self.narrow = nn.ModuleList(nn.Conv2d(c, width // 2, 1) for c in reversed(scales))
+        added = [*[width // 2] * len(scales), EVIDENCE, EVIDENCE]  # at T/32, T/16, T/8, T/4, T/2 and T
+        self.layers = nn.ModuleList(
+            nn.Conv2d(a + skip, b, 3, padding=1) for (a, b), skip in zip(pairwise(widths), added, strict=True)
+        )
         self.last = nn.Conv2d(widths[-1], channels, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         assert self.last.bias is not None
         nn.init.zeros_(self.last.bias)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, latent: Tensor) -> Tensor:
-        """(B, latent) -> (B, T, T, channels)."""
+    def forward(self, latent: Tensor, scales: Sequence[Tensor], evidence: Tensor) -> Tensor:
+        """(B, latent) and what is seen on the chart -> (B, T, T, channels)."""
+        skips = [narrow(scale) for narrow, scale in zip(self.narrow, reversed(scales), strict=True)]
+        skips += [functional.avg_pool2d(evidence, 2), evidence]
         x = self.spread(latent).view(-1, self.width, self.side, self.side)
-        for k, layer in enumerate(self.layers):
+        for k, (layer, skip) in enumerate(zip(self.layers, skips, strict=True)):
             if k:
                 x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-            x = functional.leaky_relu(layer(x), 0.2)
+            x = functional.leaky_relu(layer(torch.cat([x, skip], dim=1)), 0.2)
         return self.last(x).permute(0, 2, 3, 1)
+
+
+@cache
+def embedded_skin(texture: int) -> tuple[StatisticalSkin, TexelMap]:
+    """The embedded head's skin and its texels, T a side; starts no backend by itself."""
+    from raytrace_face.tracer.texture import texel_map
+
+    model = load_embedded(0)
+    texels = texel_map(model, texture)
+    return StatisticalSkin.of(model, texels), texels

@@ -1,6 +1,8 @@
-"""The encoder: a residual network from the crop of a face to the vector of `learn.parameters`.
+"""The encoder: two residual networks from the crop of a face, and from its chart, to the vector of `learn.parameters`.
 
-ResNet-18 (He et al., "Deep residual learning for image recognition", CVPR 2016) with three changes, each for a reason:
+One looks at the crop, the other at the same photo unwrapped onto the face (`learn.chart`), where light is read from
+shading and the decoders find the skin. Each is a ResNet-18 (He et al., "Deep residual learning for image recognition",
+CVPR 2016) with three changes, for these reasons:
 
 - Group normalisation (Wu & He, ECCV 2018; 16 channels a group). Through the tracer a batch is a few photos, and they
   are traced while training and real; batch statistics would be noise. And every photo's loss depends on that photo
@@ -22,8 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from raytrace_face.learn.chart import CHANNELS, MEAN, SPREAD
 from raytrace_face.learn.parameters import EXPRESSION, SIZE
-from raytrace_face.learn.start import Start, rotation_vector
+from raytrace_face.learn.start import IDENTITY, Start, rotation_vector
 
 LANDMARKS = 478
 """Points of the landmark network."""
@@ -33,8 +36,6 @@ GROUP = 16
 """Channels normalised together."""
 GRID = 4
 """Cells a side of the grid of features that the vector is read from."""
-MEAN, SPREAD = 0.45, 0.25
-"""Of sRGB codes in photos of faces; the input is brought to about N(0, 1)."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class EncoderConfig:
 
     crop: int = 128
     """Side of the crop it is trained on, pixels, [64, 256]. The layers take any multiple of 32."""
-    width: int = 64
-    """Channels at the first scale, a multiple of 16, [16, 128]; they double at each of the next three. 64 is
-    ResNet-18; times of others are in docs/encoder.md."""
+    width: int = 32
+    """Channels at the first scale of either network, a multiple of 16, [16, 128]; they double at each of the next
+    three. 64 is ResNet-18; times of others are in docs/encoder.md."""
     latent: int = 256
     """Numbers that the vector and the texture decoders are read from, [32, 1024]."""
 
@@ -67,32 +68,24 @@ class Hint:
 
 
 class Encoder(nn.Module):
-    """Crops of faces to vectors of `learn.parameters`, and to the latent code behind them."""
+    """Crops and charts of faces to vectors of `learn.parameters`, and to what the decoders need."""
 
     def __init__(self, config: EncoderConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or EncoderConfig()
-        w = config.width
-        layers: list[nn.Module] = [
-            nn.Conv2d(3, w, 7, stride=2, padding=3, bias=False),
-            nn.GroupNorm(w // GROUP, w),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, stride=2, padding=1),
-        ]
-        channels = w
-        for scale, count in enumerate(STEPS):
-            for k in range(count):
-                layers.append(Residual(channels, w << scale, 2 if scale and not k else 1))
-                channels = w << scale
-        self.backbone = nn.Sequential(*layers)
-        self.grid = nn.Conv2d(channels, channels // 4, 1)
+        self.photo = Trunk(3, config.width, pooled=True)
+        self.chart = Trunk(CHANNELS, config.width, pooled=False)
+        channels = self.photo.channels[-1]
+        self.photo_grid = nn.Conv2d(channels, channels // 4, 1)
+        self.chart_grid = nn.Conv2d(channels, channels // 4, 1)
         self.hint = nn.Sequential(
-            nn.Linear(2 * LANDMARKS + EXPRESSION + 8, config.latent),
+            nn.Linear(2 * LANDMARKS + EXPRESSION + IDENTITY + 8, config.latent),
             nn.ReLU(inplace=True),
             nn.Linear(config.latent, config.latent),
             nn.ReLU(inplace=True),
         )
-        self.join = nn.Linear(GRID * GRID * (channels // 4) + config.latent, config.latent)
+        self.join = nn.Linear(2 * GRID * GRID * (channels // 4) + config.latent, config.latent)
+        self.mix = nn.Linear(config.latent, config.latent)
         self.out = nn.Linear(config.latent, SIZE)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -105,23 +98,25 @@ class Encoder(nn.Module):
         # a tenth to a third faster on the CPU; torch's stubs leave this form out
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, crop: Tensor, start: Start, hint: Hint | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, crop: Tensor, chart: Tensor, start: Start, hint: Hint | None = None) -> Code:
         """Predict.
 
         Args:
             crop: (B, 3, S, S) sRGB codes in [0, 1], S a multiple of 32; black outside the photo.
+            chart: (B, CHANNELS, T, T) of `learn.chart.unwrap`, zero where no hint is given.
             start: what was known beforehand; where a hint is not given it must not come from landmarks either
                 (`Start.where`).
             hint: None for none.
-
-        Returns:
-            raw: (B, SIZE) for `learn.parameters.unpack` with the same start.
-            latent: (B, latent) for the decoders.
         """
-        features = self.grid(self.backbone((crop - MEAN) / SPREAD))
-        features = functional.adaptive_avg_pool2d(features.relu(), GRID).flatten(1)
-        latent = self.join(torch.cat([features, self._hinted(crop, start, hint)], dim=1)).relu()
-        return self.out(latent), latent
+        seen = self.photo((crop - MEAN) / SPREAD)[-1]
+        scales = self.chart(functional.avg_pool2d(chart, 2).contiguous(memory_format=torch.channels_last))
+        if hint is not None:  # biases see a chart where there is none
+            scales = [scale * hint.given.view(-1, 1, 1, 1) for scale in scales]
+        grids = (self.photo_grid(seen), self.chart_grid(scales[-1]))
+        features = [functional.adaptive_avg_pool2d(grid.relu(), GRID).flatten(1) for grid in grids]
+        latent = self.join(torch.cat([*features, self._hinted(crop, start, hint)], dim=1)).relu()
+        latent = (latent + self.mix(latent)).relu()
+        return Code(self.out(latent), latent, tuple(scales))
 
     def _hinted(self, crop: Tensor, start: Start, hint: Hint | None) -> Tensor:
         """(B, latent) features of the hints, zero where none is given."""
@@ -130,6 +125,7 @@ class Encoder(nn.Module):
         about = [
             (2 * hint.landmarks - 1).flatten(1),
             hint.blendshapes,
+            start.identity,
             rotation_vector(start.rotation),
             start.centre - 0.5,
             start.log_width[:, None] - 5.6,
@@ -137,6 +133,54 @@ class Encoder(nn.Module):
             (start.log_distance - start.log_width)[:, None] - 1.4,  # log focal length
         ]
         return self.hint(torch.cat(about, dim=1).to(crop.dtype)) * hint.given[:, None]
+
+
+@dataclass(frozen=True)
+class Code:
+    """What the encoder makes of B faces."""
+
+    raw: Tensor
+    """(B, SIZE) for `learn.parameters.unpack` with the same start."""
+    latent: Tensor
+    """(B, latent) for the decoders."""
+    scales: tuple[Tensor, ...]
+    """Features of the chart at 1/4, 1/8, 1/16 and 1/32 of its side, for the decoders."""
+
+
+class Trunk(nn.Module):
+    """The layers of ResNet-18 without its head: features at four scales."""
+
+    def __init__(self, channels: int, width: int, pooled: bool) -> None:
+        """Build.
+
+        Args:
+            channels: of the input.
+            width: channels of the first scale.
+            pooled: whether the stem halves the picture twice, as ResNet's, or once.
+        """
+        super().__init__()
+        self.channels = [width << scale for scale in range(len(STEPS))]
+        stem: list[nn.Module] = [
+            nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False),
+            nn.GroupNorm(width // GROUP, width),
+            nn.ReLU(inplace=True),
+        ]
+        self.stem = nn.Sequential(*stem, *([nn.MaxPool2d(3, stride=2, padding=1)] if pooled else []))
+        scales, before = [], width
+        for scale, (count, after) in enumerate(zip(STEPS, self.channels, strict=True)):
+            blocks = [Residual(after if k else before, after, 2 if scale and not k else 1) for k in range(count)]
+            scales.append(nn.Sequential(*blocks))
+            before = after
+        self.scales = nn.ModuleList(scales)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, channels, S, S) -> features at each scale, fine to coarse."""
+        x = self.stem(x)
+        out = []
+        for scale in self.scales:
+            x = scale(x)
+            out.append(x)
+        return out
 
 
 class Residual(nn.Module):

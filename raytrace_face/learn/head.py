@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from raytrace_face.face.model import FaceModel
-from raytrace_face.learn.parameters import IDENTITY, Predicted
+from raytrace_face.learn.parameters import Predicted
+from raytrace_face.learn.start import IDENTITY
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from raytrace_face.learn.decoders import Decoders, PredictedMaps, StatisticalSkin, statistical_maps, with_increments
+from raytrace_face.learn.chart import evidence
+from raytrace_face.learn.decoders import (
+    Decoders,
+    PredictedMaps,
+    StatisticalSkin,
+    embedded_skin,
+    statistical_maps,
+    with_increments,
+)
 from raytrace_face.learn.encoder import Encoder, EncoderConfig, Hint
-from raytrace_face.learn.head import TorchHead
+from raytrace_face.learn.parameters import unpack
 from raytrace_face.learn.recipe import Network as Sizes
-from raytrace_face.learn.start import CROP_MM, Start, of_landmarks
+from raytrace_face.learn.start import Start
 
 MEMORY = 0.99
 """Of the moments of the code: what counts are the last hundred steps."""
@@ -26,22 +31,29 @@ class FaceNetwork(nn.Module):
     """(latent,) mean of the code over the photos of training."""
     code_square: Tensor
     """(latent,) mean square."""
+    log_mean: Tensor
+    modes: Tensor
+    """Of the statistical skin (`learn.decoders.StatisticalSkin`); not saved."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.sizes = sizes
         self.encoder = Encoder(EncoderConfig(sizes.crop, sizes.width, sizes.latent))
-        self.decoders = Decoders(sizes.latent, sizes.texture, sizes.decoder_width)
+        self.decoders = Decoders(sizes.latent, self.encoder.chart.channels, sizes.texture, sizes.decoder_width)
+        skin, _ = embedded_skin(sizes.texture)
+        self.register_buffer("log_mean", skin.log_mean, persistent=False)
+        self.register_buffer("modes", skin.modes, persistent=False)
         self.register_buffer("code_mean", torch.zeros(sizes.latent))
         self.register_buffer("code_square", torch.ones(sizes.latent))
 
     def forward(
-        self, crop: Tensor, start: tuple[Tensor, ...], hint: tuple[Tensor, Tensor, Tensor], decoded: bool
+        self, crop: Tensor, chart: Tensor, start: tuple[Tensor, ...], hint: tuple[Tensor, Tensor, Tensor], decoded: bool
     ) -> dict[str, Tensor]:
         """Predict.
 
         Args:
             crop: (B, 3, S, S) sRGB codes in [0, 1].
+            chart: (B, CHANNELS, T, T) of `learn.chart.unwrap`.
             start: the fields of `Start`.
             hint: the fields of `Hint`.
             decoded: whether the decoders run.
@@ -49,10 +61,15 @@ class FaceNetwork(nn.Module):
         Returns:
             raw: (B, SIZE); latent: (B, latent); and if decoded diffuse, specular, confidence (`Decoders.increments`).
         """
-        raw, latent = self.encoder(crop, Start(*start), Hint(*hint))
-        out = {"raw": raw, "latent": latent}
+        code = self.encoder(crop, chart, Start(*start), Hint(*hint))
+        out = {"raw": code.raw, "latent": code.latent}
         if decoded:
-            out |= dict(zip(("diffuse", "specular", "confidence"), self.decoders.increments(latent), strict=True))
+            with torch.no_grad():  # decoders are judged by their maps, lights by theirs
+                face = unpack(code.raw, Start(*start))
+                albedo = self.log_mean + torch.tensordot(face.albedo, self.modes, dims=1)
+                shown = evidence(chart, face.lights, albedo)
+            values = self.decoders.increments(code.latent, code.scales, shown)
+            out |= dict(zip(("diffuse", "specular", "confidence"), values, strict=True))
         return out
 
     @torch.no_grad()
@@ -72,35 +89,6 @@ class FaceNetwork(nn.Module):
         self.encoder.requires_grad_(encoder)
         self.decoders.requires_grad_(decoders)
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
-
-
-@dataclass(frozen=True)
-class Beheld:
-    """What the network is given of B photos."""
-
-    crop: Tensor
-    start: Start
-    hint: Hint
-
-    def tensors(self) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, Tensor, Tensor]]:
-        """The arguments of `FaceNetwork.forward`."""
-        return self.crop, self.start.tensors(), (self.hint.landmarks, self.hint.blendshapes, self.hint.given)
-
-
-def behold(head: TorchHead, batch: dict[str, Any], kept: Tensor) -> Beheld:
-    """What the network may see of a batch of `learn.dataset`.
-
-    Args:
-        kept: (B,) bool, whether it is told the landmarks, if there are any.
-    """
-    given = batch["detected"].bool() & kept
-    used = batch["landmarks"][:, head.landmark_index]
-    points = head.mean_landmarks()
-    # landmarks that are lacking are zeros, of which there is no pose: the mean face's stand in, and are not used
-    used = torch.where(given[:, None, None], used, points[:, :2] * torch.tensor([1.0, -1.0]) / CROP_MM + 0.5)
-    start = of_landmarks(points, used, batch["principal"], batch["blendshapes"]).where(given)
-    crop = batch["image"].contiguous(memory_format=torch.channels_last)
-    return Beheld(crop, start, Hint(batch["landmarks"], batch["blendshapes"], given))
 
 
 def maps_of(out: dict[str, Tensor], albedo: Tensor, skin: StatisticalSkin) -> PredictedMaps:

@@ -14,14 +14,15 @@ from torch.nn import functional
 from raytrace_face.face.model import FaceModel
 from raytrace_face.face.store import load_embedded
 from raytrace_face.learn import losses
-from raytrace_face.learn.decoders import PredictedMaps, StatisticalSkin
+from raytrace_face.learn.chart import Chart, linear_of
+from raytrace_face.learn.decoders import PredictedMaps, StatisticalSkin, embedded_skin
 from raytrace_face.learn.head import TorchHead, project
 from raytrace_face.learn.light import Lights, luminance
-from raytrace_face.learn.parameters import IDENTITY, Predicted
+from raytrace_face.learn.parameters import Predicted
 from raytrace_face.learn.recipe import Weights
 from raytrace_face.learn.render import Columns, fitted_weights, render_batch, shade
+from raytrace_face.learn.start import IDENTITY
 from raytrace_face.tracer.scene import HeadScene
-from raytrace_face.tracer.texture import texel_map
 
 FITTED = 0.05
 """Weight from which a pixel is traced, as in `fit.stage1`."""
@@ -36,18 +37,18 @@ class World:
     head: TorchHead
     skin: StatisticalSkin
     scene: HeadScene
+    chart: Chart
     on_face: Tensor
     """(T, T) weight of the texels of the face."""
 
     @classmethod
-    def of(cls, texture: int, level: int = 0) -> World:
-        """The embedded head; the coarse one (4,900 vertices) traces as the fine one does at 96 pixels."""
-        model = load_embedded(level)
-        texels = texel_map(model, texture)
+    def of(cls, texture: int) -> World:
+        """The embedded head, the coarse one: its 4,900 vertices trace as the fine one's do at 96 pixels."""
+        model = load_embedded(0)
+        skin, texels = embedded_skin(texture)
         on_face = texels.spread(model.regions["face"].astype(np.float32)) * texels.inside
-        return cls(
-            model, TorchHead.of(model), StatisticalSkin.of(model, texels), HeadScene(model), torch.from_numpy(on_face)
-        )
+        chart = Chart.of(model, texels)
+        return cls(model, TorchHead.of(model), skin, HeadScene(model), chart, torch.from_numpy(on_face))
 
 
 @dataclass(frozen=True)
@@ -181,11 +182,6 @@ def look_at(world: World, faces: Faces, batch: dict[str, Any], size: int) -> Tar
     middle = np.array([size * size // 2 + size // 2])
     chosen = [found if len(found) else middle for found in pixels]  # a face that is nowhere has no weight
     return Target(photo, torch.from_numpy(np.stack(weights)).view(-1, size, size), chosen)
-
-
-def linear_of(codes: Tensor) -> Tensor:
-    """Linear light of sRGB codes in [0, 1]."""
-    return torch.where(codes <= 0.04045, codes / 12.92, ((codes + 0.055) / 1.055) ** 2.4)
 
 
 def traced(world: World, faces: Faces, target: Target, seed: int, samples: int) -> Tensor:

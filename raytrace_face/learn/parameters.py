@@ -13,24 +13,27 @@ from math import log
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from lightstage.rig import rig
 from raytrace_face.face.model import FaceModel
-from raytrace_face.learn.light import LIGHTS, LOBES, Lights, luminance
-from raytrace_face.learn.start import Start, rotation_matrix, towards_ray
+from raytrace_face.learn.lamps import LAMPS, Lamps
+from raytrace_face.learn.light import LOBES, Lights, luminance
+from raytrace_face.learn.start import IDENTITY, Start, posed, rotation_matrix
 from raytrace_face.types import Camera, FaceParams, Window
 
-IDENTITY, EXPRESSION, ALBEDO = 60, 52, 10
-"""Modes. Identity: the first 60 of the embedded model's 100 hold 99.1 % of the variance on the face; the other 40 are
-0.34 mm RMS together, less than any method sees in one photo. Expression: all of ARKit's. Albedo: all of the prior's."""
-KEY, KEY_DISTANCE, KEY_AREA = 0.95, 3.0, 0.1
-"""Irradiance / pi of all area lights together at the start, their distance (stage radii) and relative area: 3 degrees
-wide. Skin that looks ahead gets 0.55 of it, and with the ambient `fit.albedo.EXPOSURE`, 0.9, as in photos exposed for
-skin."""
+EXPRESSION, ALBEDO = 52, 10
+"""Modes: all of ARKit's, and all of the skin prior's."""
+MAX_SIGMA = 3.5
+"""Of identity; `fit.landmarks.step` has the same bound."""
+KEY, KEY_DISTANCE, KEY_AREA = 0.65, 3.0, 0.1
+"""Irradiance / pi of all lamps together at the start, their distance (stage radii) and relative area: 3 degrees wide.
+Skin that looks ahead gets 0.87 of it, and with the ambient `fit.albedo.EXPOSURE`, 0.9: exposed for skin."""
+LAMP_START = ((0.0, 0.0, 1.0), (-0.8, 0.0, 0.6), (0.8, 0.0, 0.6))
+"""Directions of the lamps at the start: from the front, and from both sides."""
+MAIN_SHARE = 1.0
+"""Log share of the first lamp against each of the others at the start."""
 AMBIENT = 0.35
 """Irradiance / pi of the ambient at the start."""
-FRONTAL = 2.0
-"""Log share of a light at the start for the cosine between its face of the rig and +z: broad light from the front."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Block:
 
 
 BLOCKS = (
-    Block("identity", IDENTITY, 1.0, -3.5, 3.5),  # standard deviations; `fit.landmarks.step` has the same bound
+    Block("identity", IDENTITY, 1.0, -3.5, 3.5),  # standard deviations, added to the start's
     Block("expression", EXPRESSION, 1.5, -8, 8),  # log odds, added to the start's
     Block("rotation", 3, 0.15, -1.5, 1.5),  # radians, axis-angle, against the start
     Block("centre", 2, 0.03, -0.3, 0.3),  # sides of the crop
@@ -55,17 +58,17 @@ BLOCKS = (
     Block("log_distance", 1, 0.3, -1.4, 1.4),  # `fit.landmarks.DISTANCE_SIGMA` is 0.45: three of them
     Block("albedo", ALBEDO, 1.0, -3.5, 3.5),  # standard deviations
     Block("strength", 1, 0.5, -4, 2.5),  # log of the irradiance of all lights together: 0.017 to 11.6
-    Block("share", LIGHTS, 2.0, -12, 12),  # log of each light's part in it
-    Block("colour", 3 * LIGHTS, 0.12, -1, 1),  # log of its colour at unit luminance; 0.12: `WHITENESS_SIGMA`
-    Block("light_centre", 3 * LIGHTS, 1.0, -6, 6),  # log of barycentric coordinates before they are made to sum to 1
-    Block("distance", LIGHTS, 0.2, log(0.5 / KEY_DISTANCE), log(5 / KEY_DISTANCE)),  # log d; d in [0.5, 5]
-    Block("area", LIGHTS, 0.5, log(0.005 / KEY_AREA), log(1 / KEY_AREA)),  # log a; a in [0.005, 1]
+    Block("lamp_share", LAMPS, 1.0, -6, 6),  # log of each lamp's part in it
+    Block("lamp_direction", 3 * LAMPS, 0.7, -3, 3),  # added to the start's unit vectors, then made one again
+    Block("lamp_colour", 3 * LAMPS, 0.12, -1, 1),  # log of its colour at unit luminance; 0.12: `WHITENESS_SIGMA`
+    Block("lamp_distance", LAMPS, 0.2, log(0.5 / KEY_DISTANCE), log(5 / KEY_DISTANCE)),  # log d; d in [0.5, 5]
+    Block("lamp_area", LAMPS, 0.5, log(0.005 / KEY_AREA), log(1 / KEY_AREA)),  # log a; a in [0.005, 1]
     Block("ambient", 3 * LOBES, 0.5, -6, 3),  # log of the weights of the lobes
 )
 """All blocks, in the order of the vector.
 
-Shares and a strength instead of 20 free intensities: the strength of the light is seen in every pixel and its
-direction in their differences, so they are learned apart; shares sum to one, so that the lights never all die.
+Shares and a strength instead of free intensities: the strength of the light is seen in every pixel and its direction
+in their differences, so they are learned apart; shares sum to one, so that the lights never all die.
 """
 SIZE = sum(block.size for block in BLOCKS)
 """Length of the vector."""
@@ -131,16 +134,12 @@ def unpack(raw: Tensor, start: Start) -> Predicted:
     """The faces of the network's outputs (B, SIZE), given what was known beforehand."""
     d = deviations(raw)
     known = start.expression.clamp(0.01, 0.99)
-    centre, distance = start.centre + d["centre"], (start.log_distance + d["log_distance"][:, 0]).exp()
-    focal = distance / (start.log_width + d["log_width"][:, 0]).exp()
-    offset = (centre - start.principal) * (distance / focal)[:, None]
-    T = torch.zeros(len(raw), 4, 4, dtype=raw.dtype, device=raw.device)
-    T[:, 3, 3] = 1
-    rotation = towards_ray(start.principal, centre, focal) @ rotation_matrix(d["rotation"]) @ start.rotation
-    T[:, :3, :3] = rotation
-    T[:, :3, 3] = torch.stack([offset[:, 0], -offset[:, 1], -distance], dim=1)
+    T, focal = posed(
+        start.principal, rotation_matrix(d["rotation"]) @ start.rotation, start.centre + d["centre"],
+        start.log_width + d["log_width"][:, 0], start.log_distance + d["log_distance"][:, 0],
+    )  # fmt: skip
     return Predicted(
-        identity=d["identity"],
+        identity=(start.identity + d["identity"]).clamp(-MAX_SIGMA, MAX_SIGMA),
         expression=torch.sigmoid(torch.logit(known) + d["expression"]),
         T_camera_head=T,
         focal=focal,
@@ -151,15 +150,16 @@ def unpack(raw: Tensor, start: Start) -> Predicted:
 
 
 def _lights(d: dict[str, Tensor]) -> Lights:
-    front = FRONTAL * d["share"].new_tensor(rig().face_directions[:, 2])
-    share = torch.softmax(front + d["share"], dim=1)
-    colour = d["colour"].unflatten(1, (LIGHTS, 3)).exp()
+    begin = d["lamp_share"].new_tensor(LAMP_START)
+    towards = begin + d["lamp_direction"].unflatten(1, (LAMPS, 3))
+    share = torch.softmax(d["lamp_share"] + MAIN_SHARE * (torch.arange(LAMPS, device=begin.device) == 0), dim=1)
+    colour = d["lamp_colour"].unflatten(1, (LAMPS, 3)).exp()
     strength = KEY * d["strength"].exp()
-    return Lights(
-        distance=KEY_DISTANCE * d["distance"].exp(),
-        area=KEY_AREA * d["area"].exp(),
-        centre=torch.softmax(d["light_centre"].unflatten(1, (LIGHTS, 3)), dim=2)[..., :2],
+    lamps = Lamps(
+        direction=functional.normalize(towards, dim=2),
         irradiance=(strength * share)[..., None] * colour / luminance(colour)[..., None],
-        # 12 lobes of weight w are radiance 4 w from everywhere, which is irradiance / pi of 4 w
-        ambient=AMBIENT / 4 * d["ambient"].unflatten(1, (LOBES, 3)).exp(),
+        distance=KEY_DISTANCE * d["lamp_distance"].exp(),
+        area=KEY_AREA * d["lamp_area"].exp(),
     )
+    # 12 lobes of weight w are radiance 4 w from everywhere, which is irradiance / pi of 4 w
+    return lamps.on_stage(AMBIENT / 4 * d["ambient"].unflatten(1, (LOBES, 3)).exp())

@@ -26,9 +26,11 @@ from raytrace_face.fit.observation import observe
 from raytrace_face.fit.reconstruct import Stopwatch
 from raytrace_face.learn import objective, weights
 from raytrace_face.learn.crop import aligned_crop
-from raytrace_face.learn.network import behold, maps_of
+from raytrace_face.learn.inputs import begun, behold
+from raytrace_face.learn.network import maps_of
 from raytrace_face.learn.parameters import Predicted, unpack
 from raytrace_face.learn.recipe import Recipe
+from raytrace_face.learn.start import LandmarkStart
 from raytrace_face.learn.validate import disagreement
 from raytrace_face.result import Reconstruction, installed_versions
 from raytrace_face.tracer.scene import HeadScene
@@ -66,6 +68,7 @@ class Predictor:
         self.weights = weights.load(path)
         self.model: FaceModel = load_embedded()
         self.world = objective.World.of(self.weights.network.sizes.texture)
+        self.start = LandmarkStart(self.world.model)
         self.head = HeadScene(self.model)
         self.texels: TexelMap = texel_map(self.model, self.weights.network.sizes.texture)
 
@@ -92,7 +95,8 @@ class Predictor:
         """The prediction alone."""
         network, world = self.weights.network, self.world
         batch, place = _batch(photo, seen, network.sizes.crop, self.model)
-        beheld = behold(world.head, batch, torch.ones(1, dtype=torch.bool))
+        batch["start"] = {k: v[None] for k, v in begun(self.start, {k: v[0] for k, v in batch.items()}).items()}
+        beheld = behold(world.head, world.chart, batch, torch.ones(1, dtype=torch.bool))
         with torch.no_grad():
             out = network(*beheld.tensors(), self.weights.decoded)
             strange = float(network.strangeness(out["latent"])[0])

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from raytrace_face.learn.dataset import EpochSampler, Item, Key
+from raytrace_face.learn.inputs import begun
+from raytrace_face.learn.start import LandmarkStart
 
 
 class Batches(Sampler[list[Key]]):
@@ -59,14 +62,18 @@ def steps_per_epoch(count: int, size: int, world: int) -> int:
 
 
 class Drawn(Dataset[Item]):
-    """Items with their `number`, and with `kept`, whether the network is told their landmarks."""
+    """Items with their `number`, their `start`, and with `kept`, whether the network is told their landmarks."""
 
-    def __init__(self, data: Dataset[Item], seed: int, hints: float) -> None:
-        self.data, self.seed, self.hints = data, seed, hints
+    def __init__(self, data: Dataset[Item], start: LandmarkStart, seed: int, hints: float) -> None:
+        self.data, self.start, self.seed, self.hints = data, start, seed, hints
+        self.begun: dict[int, dict[str, Tensor]] = {}  # landmarks are those of every epoch, the fit takes 20 ms
 
     def __getitem__(self, key: Key) -> Item:
         told = float(np.random.default_rng([self.seed, *key, 1]).random()) < self.hints
-        return {**self.data[key], "number": key[1], "kept": told}
+        item = self.data[key]
+        if key[1] not in self.begun:
+            self.begun[key[1]] = begun(self.start, item)
+        return {**item, "number": key[1], "kept": told, "start": self.begun[key[1]]}
 
 
 def stream(data: Dataset[Item], batches: Batches, workers: int) -> Iterator[dict[str, Any]]:

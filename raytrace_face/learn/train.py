@@ -26,10 +26,12 @@ from raytrace_face.learn import checkpoint, objective
 from raytrace_face.learn.checkpoint import State
 from raytrace_face.learn.columns import ColumnStore
 from raytrace_face.learn.dataset import RealPhotos, SyntheticPhotos
+from raytrace_face.learn.inputs import Beheld, behold
 from raytrace_face.learn.journal import LOG, VALIDATION, append, claim, cut
-from raytrace_face.learn.network import Beheld, FaceNetwork, behold, maps_of
+from raytrace_face.learn.network import FaceNetwork, maps_of
 from raytrace_face.learn.parameters import unpack
 from raytrace_face.learn.recipe import Recipe, Stage
+from raytrace_face.learn.start import LandmarkStart
 from raytrace_face.learn.stream import Batches, Drawn, steps_per_epoch, stream
 from raytrace_face.learn.validate import measure, sheet
 
@@ -222,14 +224,14 @@ class Run:
         fixed = stage.decoders and not stage.encoder  # a prediction that is held has to be the same every time
         hints = 1.0 if fixed else r.hints
         place = (first, steps, fabric.global_rank, fabric.world_size)
-        count = len(self.synthetic) - self.held_out
+        count, fit = len(self.synthetic) - self.held_out, LandmarkStart(self.world.model)
         made = stream(
-            Drawn(self.synthetic, r.seed, hints), Batches(count, stage.synthetic, r.seed, *place), self.workers
+            Drawn(self.synthetic, fit, r.seed, hints), Batches(count, stage.synthetic, r.seed, *place), self.workers
         )
         if self.real is None or not stage.real:
             return ((batch, None) for batch in made)
         batches = Batches(len(self.real), stage.real, r.seed + 1, *place, self.real.people)
-        found = stream(Drawn(self.real, r.seed, hints), batches, self.workers)
+        found = stream(Drawn(self.real, fit, r.seed, hints), batches, self.workers)
         return zip(made, found, strict=True)
 
     def _step(
@@ -238,7 +240,7 @@ class Run:
     ) -> dict[str, float]:  # fmt: skip
         """One step of the optimiser; the values of all losses."""
         r, world = self.recipe, self.world
-        seen = [behold(world.head, batch, batch["kept"]) for batch in (made, found) if batch is not None]
+        seen = [behold(world.head, world.chart, batch, batch["kept"]) for batch in (made, found) if batch is not None]
         out = _forward(model, self.fabric.device, seen, stage.decoders)
         self.network.remember(out["latent"].to(self.network.code_mean.device))
         n = len(made["image"])
@@ -337,11 +339,12 @@ def _groups(parameters: dict[str, torch.nn.Parameter], decay: float) -> list[dic
 
 def _forward(model: Any, device: torch.device, seen: list[Beheld], decoded: bool) -> dict[str, Tensor]:
     """One pass for all photos of a step; its outputs on the CPU."""
-    crops, starts, hints = zip(*(s.tensors() for s in seen), strict=True)
+    crops, charts, starts, hints = zip(*(s.tensors() for s in seen), strict=True)
     crop = torch.cat(crops).to(device, memory_format=torch.channels_last)
+    chart = torch.cat(charts).to(device)
     start = tuple(torch.cat(parts).to(device) for parts in zip(*starts, strict=True))
     hint = tuple(torch.cat(parts).to(device) for parts in zip(*hints, strict=True))
-    return {name: value.cpu() for name, value in model(crop, start, hint, decoded).items()}
+    return {name: value.cpu() for name, value in model(crop, chart, start, hint, decoded).items()}
 
 
 def _faces(world: objective.World, out: dict[str, Tensor], start: Any) -> objective.Faces:

@@ -15,9 +15,11 @@ from lightstage.environment import sh_basis
 from raytrace_face.capture.colour import encode_u8, linear_to_srgb
 from raytrace_face.learn import objective
 from raytrace_face.learn.dataset import SyntheticPhotos
-from raytrace_face.learn.network import FaceNetwork, behold, maps_of
-from raytrace_face.learn.parameters import IDENTITY, unpack
+from raytrace_face.learn.inputs import begun, behold
+from raytrace_face.learn.network import FaceNetwork, maps_of
+from raytrace_face.learn.parameters import unpack
 from raytrace_face.learn.recipe import Recipe
+from raytrace_face.learn.start import IDENTITY, LandmarkStart
 from raytrace_face.measure.light import angle_deg
 from raytrace_face.types import Array
 
@@ -68,14 +70,15 @@ def measure(
     """
     every: dict[str, list[NDArray[np.floating]]] = {}
     examples: list[Example] = []
-    device = network.code_mean.device
+    device, fit = network.code_mean.device, LandmarkStart(world.model)
     for first in range(0, len(numbers), BATCH):
         chosen = [data[(VALIDATION_EPOCH, n)] for n in numbers[first : first + BATCH]]
-        batch = default_collate(chosen)
-        seen = behold(world.head, batch, torch.ones(len(chosen), dtype=torch.bool))
-        crop, start, hint = seen.tensors()
+        batch = default_collate([{**item, "start": begun(fit, item)} for item in chosen])
+        seen = behold(world.head, world.chart, batch, torch.ones(len(chosen), dtype=torch.bool))
+        crop, chart, start, hint = seen.tensors()
         moved = (
             crop.to(device),
+            chart.to(device),
             tuple(t.to(device) for t in start),
             (hint[0].to(device), hint[1].to(device), hint[2].to(device)),
         )

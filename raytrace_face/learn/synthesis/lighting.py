@@ -14,8 +14,8 @@ from raytrace_face.types import Array
 
 F = NDArray[np.float64]
 
-KINDS = (("studio", 0.35), ("sun", 0.22), ("overcast", 0.18), ("one light", 0.15), ("coloured", 0.10))
-"""Sort of light and its share of the photos."""
+KINDS = (("studio", 0.30), ("sun", 0.22), ("overcast", 0.15), ("one light", 0.23), ("coloured", 0.10))
+"""Sort of light and its share of the photos; hard light oftener than in albums, because it is what edits are for."""
 SOFT_DEG, HARD_DEG = 4.0, 3.0
 """Lights of studios are at least, suns and flashes at most this large."""
 MAX_LIGHTS = 3

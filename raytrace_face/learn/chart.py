@@ -1,0 +1,134 @@
+"""The photo unwrapped onto the face: what each texel of the chart shows, seen through the network's start.
+
+On the chart every texel is the same point of every face, and its normal is known in the head's frame. So shading reads
+as light without a network having to learn pose first, which is what a few thousand people do not suffice for; and what
+decoders say of a texel can rest on what the photo shows there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+from torch.nn import functional
+
+from lightstage.rig import geodesic
+from raytrace_face.face.model import FaceModel
+from raytrace_face.learn.head import TorchHead, project
+from raytrace_face.learn.light import Lights
+from raytrace_face.learn.parameters import SIZE, unpack
+from raytrace_face.learn.start import Start
+
+if TYPE_CHECKING:
+    from raytrace_face.tracer.texture import TexelMap
+
+MEAN, SPREAD = 0.45, 0.25
+"""Of sRGB codes in photos of faces; inputs are brought to about N(0, 1)."""
+GRAZING = (0.1, 0.35)
+"""Cosines to the eye between which a texel counts more and more: what grazes is mixed with what lies behind."""
+CHANNELS = 8
+"""Codes (3), how well the texel is seen, normal (3), cosine to the eye."""
+EVIDENCE = 5
+"""Channels of `evidence`."""
+DARK = 0.02
+"""Linear light added to both sides of a ratio: what is darker is noise and codes of 8 bits."""
+RATIO = 2.0
+"""Greatest log ratio of photo and prediction that counts: beyond are shadows and other things, not skin."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Texels of the face model; T texels a side, row 0 at v = 1."""
+
+    size: int
+    mixing: Tensor
+    """(T * T, V) sparse: the weights of the vertices about each texel."""
+    inside: Tensor
+    """(T, T) 1 where the texel lies on the skin of the face."""
+
+    @classmethod
+    def of(cls, model: FaceModel, texels: TexelMap) -> Chart:
+        """The texels of the model's face."""
+        face = torch.from_numpy(texels.spread(model.regions["face"].astype("float32")) * texels.inside)
+        rows = np.repeat(np.arange(texels.size**2), 3)
+        shape = (len(rows) // 3, len(model.mean))
+        mixing = sparse.csr_array((texels.barycentric.ravel(), (rows, texels.corners.ravel())), shape)
+        start, column, weight = (torch.from_numpy(part) for part in (mixing.indptr, mixing.indices, mixing.data))
+        return cls(texels.size, torch.sparse_csr_tensor(start, column, weight, size=shape), (face > 0.05).float())
+
+    def points(self, vertices: Tensor) -> Tensor:
+        """(B, T, T, 3) points of the texels on vertices (B, V, 3)."""
+        mixed = self.mixing @ vertices.permute(1, 0, 2).flatten(1)
+        return mixed.view(self.size, self.size, len(vertices), 3).permute(2, 0, 1, 3)
+
+
+@torch.no_grad()
+def unwrap(head: TorchHead, chart: Chart, start: Start, crop: Tensor) -> Tensor:
+    """(B, CHANNELS, T, T) photos of B faces on the chart.
+
+    Visibility is told by the cosine to the eye alone; what a nose or a hand hides is not known here.
+
+    Args:
+        crop: (B, 3, S, S) sRGB codes in [0, 1].
+    """
+    face = unpack(torch.zeros(len(crop), SIZE), start)
+    points = chart.points(head.vertices(face.identity, face.expression))
+    normal = normals(points)
+    xy, _ = project(face, points.flatten(1, 2))
+    xy = xy.view(*points.shape[:3], 2)
+    T = face.T_camera_head
+    eye = -(T[:, :3, :3].mT @ T[:, :3, 3:])[:, :, 0]
+    facing = (normal * functional.normalize(eye[:, None, None] - points, dim=3)).sum(dim=3)
+    low, high = GRAZING
+    in_photo = ((xy > 0) & (xy < 1)).all(dim=3)
+    seen = ((facing - low) / (high - low)).clamp(0, 1) * in_photo * chart.inside
+    codes = functional.grid_sample(crop, 2 * xy - 1, align_corners=False)
+    parts = ((codes - MEAN) / SPREAD * seen[:, None], seen[:, None], normal.permute(0, 3, 1, 2), facing[:, None])
+    return torch.cat(parts, dim=1)
+
+
+def normals(points: Tensor) -> Tensor:
+    """(B, T, T, 3) unit normals of a chart of points, by central differences; 0 where the chart has no area."""
+    padded = functional.pad(points.permute(0, 3, 1, 2), (1, 1, 1, 1), mode="replicate").permute(0, 2, 3, 1)
+    along_u = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
+    along_v = padded[:, :-2, 1:-1] - padded[:, 2:, 1:-1]  # rows count downwards
+    return functional.normalize(torch.linalg.cross(along_u, along_v), dim=3)
+
+
+def irradiance(lights: Lights, normal: Tensor) -> Tensor:
+    """(B, T, T, 3) irradiance / pi of surfaces with normals (B, T, T, 3) in the head frame, without any shadow."""
+    cos = torch.einsum("bhwi,bli->bhwl", normal, lights.directions()).clamp_min(0)
+    axes = normal.new_tensor(geodesic(0).vertices)
+    towards = normal @ axes.T
+    # 1/4 + cos / 2 + cos^2 / 4 through the cosine's bands 1, 2/3, 1/4 (Ramamoorthi & Hanrahan 2001, eq. 8)
+    sky = (1 + towards) / 3 + (towards**2 - 1 / 3) / 16
+    return torch.einsum("bhwl,blc->bhwc", cos, lights.irradiance) + torch.einsum("bhwa,bac->bhwc", sky, lights.ambient)
+
+
+def evidence(unwrapped: Tensor, lights: Lights, log_albedo: Tensor) -> Tensor:
+    """(B, EVIDENCE, T, T) what the photo says about a predicted albedo under predicted lights, texel by texel.
+
+    Log ratio of the photo to albedo times irradiance without shadows (3), how well the texel is seen, and the log of
+    the irradiance. The ratio holds what is personal, and cast shadows, highlights and hair: telling them apart is what
+    the decoders learn.
+
+    Args:
+        unwrapped: of `unwrap`.
+        log_albedo: (B, T, T, 3).
+    """
+    seen, normal = unwrapped[:, 3:4], unwrapped[:, 4:7].permute(0, 2, 3, 1)
+    codes = (unwrapped[:, :3] / seen.clamp_min(1e-3) * SPREAD + MEAN).clamp(0, 1)
+    light = irradiance(lights, normal)
+    shaded = (log_albedo.exp() * light).permute(0, 3, 1, 2)
+    ratio = ((linear_of(codes) + DARK) / (shaded + DARK)).log().clamp(-RATIO, RATIO)
+    level = (light.mean(dim=3) + DARK).log()[:, None]
+    return torch.cat([ratio * seen, seen, level], dim=1)
+
+
+def linear_of(codes: Tensor) -> Tensor:
+    """Linear light of sRGB codes in [0, 1]."""
+    return torch.where(codes <= 0.04045, codes / 12.92, ((codes + 0.055) / 1.055) ** 2.4)

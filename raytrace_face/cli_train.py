@@ -20,6 +20,7 @@ def run(
     out: Path,
     real: OptionalPath = None,
     recipe: OptionalPath = None,
+    init: OptionalPath = None,
     steps: OptionalInt = None,
     workers: int = 0,
     threads: OptionalInt = None,
@@ -32,6 +33,7 @@ def run(
         out: folder for checkpoint, log, TensorBoard and pictures.
         real: folder of `train data pack`; without it only synthetic photos are seen.
         recipe: TOML file with the settings of raytrace_face.learn.recipe.Recipe.
+        init: checkpoint of another training that the network's weights are taken from.
         steps: stop after so many steps in this call.
         workers: processes that load photos, for each that trains; 0 loads in between.
         threads: of this process; 1 makes a run repeatable to the last bit. Default: an equal share of the cores.
@@ -48,7 +50,7 @@ def run(
     from raytrace_face.learn.train import CHECKPOINT, train
 
     settings = Recipe() if recipe is None else Recipe.from_toml(recipe)
-    state = train(settings, synthetic, out, real, steps=steps, workers=workers, threads=threads, quiet=quiet)
+    state = train(settings, synthetic, out, real, init=init, steps=steps, workers=workers, threads=threads, quiet=quiet)
     if not quiet:
         for figure, found in state.figures.items():
             print(f"{figure:<16}  {found:.3g}")

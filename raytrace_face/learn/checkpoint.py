@@ -91,8 +91,16 @@ def load(path: Path) -> tuple[dict[str, Tensor], State, Any]:
 
 
 def restore_network(network: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put a checkpoint's weights into a network of the same sizes."""
-    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
+    """Put a checkpoint's weights into a network.
+
+    Raises:
+        InputError: the network has other sizes.
+    """
+    own = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
+    try:
+        network.load_state_dict(own)
+    except RuntimeError as error:
+        raise InputError("the checkpoint is of a network of other sizes: use the recipe that it was made by") from error
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, network: nn.Module, tensors: dict[str, Tensor]) -> None:

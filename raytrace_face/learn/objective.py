@@ -184,10 +184,10 @@ def look_at(world: World, faces: Faces, batch: dict[str, Any], size: int) -> Tar
     return Target(photo, torch.from_numpy(np.stack(weights)).view(-1, size, size), chosen)
 
 
-def traced(world: World, faces: Faces, target: Target, seed: int, samples: int) -> Tensor:
+def traced(world: World, faces: Faces, target: Target, seed: int, samples: int, shadows: bool = True) -> Tensor:
     """(B, S, S, 3) the prediction by path tracing, differentiable in everything."""
     return render_batch(
-        world.scene, faces.predicted, faces.vertices, faces.maps, target.pixels, target.size, seed, samples
+        world.scene, faces.predicted, faces.vertices, faces.maps, target.pixels, target.size, seed, samples, shadows
     )
 
 

@@ -122,6 +122,8 @@ class Recipe:
     """Pixels a side of traced pictures; half the time of a trace is its start, so smaller ones gain little."""
     samples: int = 8
     """Rays a pixel (ICCV 2021: no gain from 16 or 32)."""
+    shadows: bool = True
+    """Whether light is traced to the face where the encoder learns; off only to measure what shadows buy."""
     held_out: int = 64
     """Sittings kept for validation, the last ones; at most a quarter."""
     validate: int = 4

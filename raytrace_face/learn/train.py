@@ -34,6 +34,7 @@ from raytrace_face.learn.recipe import Recipe, Stage
 from raytrace_face.learn.start import LandmarkStart
 from raytrace_face.learn.stream import Batches, Drawn, steps_per_epoch, stream
 from raytrace_face.learn.validate import measure, sheet
+from raytrace_face.output import sha256
 
 CHECKPOINT = "checkpoint.safetensors"
 REPORT = 10
@@ -48,8 +49,8 @@ SEEDS = 2**19
 
 
 def train(
-    recipe: Recipe, synthetic: Path, out: Path, real: Path | None = None, *, steps: int | None = None,
-    workers: int = 0, threads: int | None = None, quiet: bool = False,
+    recipe: Recipe, synthetic: Path, out: Path, real: Path | None = None, *, init: Path | None = None,
+    steps: int | None = None, workers: int = 0, threads: int | None = None, quiet: bool = False,
 ) -> State:  # fmt: skip
     """Train, going on where `out` ends if it was begun.
 
@@ -57,6 +58,7 @@ def train(
         synthetic: folder of `make_synthetic`.
         out: folder for checkpoint, log, TensorBoard and pictures.
         real: shards of `pack`; without them the stages see synthetic photos alone, and `traced` is left out.
+        init: checkpoint of another training to take the network's weights from, for fine-tuning.
         steps: stop after so many in this call.
         workers: processes that load photos, for each process that trains; 0 loads in between.
         threads: of this process; default an equal share of the cores. One makes a run exactly repeatable.
@@ -72,7 +74,7 @@ def train(
     torch.set_num_threads(share)
     os.environ["RAYTRACE_FACE_THREADS"] = str(share)
     start("auto", deterministic=share == 1)
-    run = Run.begin(fabric, recipe, synthetic, real, out, workers, quiet)
+    run = Run.begin(fabric, recipe, synthetic, real, init, out, workers, quiet)
     state, tensors = run.resume()
     last = math.inf if steps is None else state.total + steps
     stages = list(run.stages().items())
@@ -118,8 +120,9 @@ class Run:
 
     @classmethod
     def begin(
-        cls, fabric: Any, recipe: Recipe, synthetic: Path, real: Path | None, out: Path, workers: int, quiet: bool
-    ) -> Run:
+        cls, fabric: Any, recipe: Recipe, synthetic: Path, real: Path | None, init: Path | None, out: Path,
+        workers: int, quiet: bool,
+    ) -> Run:  # fmt: skip
         """Open the data and claim the folder."""
         sittings = SyntheticPhotos(synthetic, recipe.seed, recipe.network.crop)
         world = objective.World.of(recipe.network.texture)
@@ -129,12 +132,17 @@ class Run:
                 print(data.skipped)
         if len(sittings) < 4:
             raise InputError(f"{str(synthetic)!r} holds {len(sittings)} sittings: training needs 4 or more")
+        tensors = None if init is None else checkpoint.load(init)[0]
         about = {
             "recipe": recipe.to_dict(), "sittings": len(sittings), "sittings_seed": sittings.about.get("seed"),
             "real_photos": 0 if photos is None else len(photos), "processes": fabric.world_size,
+            "init": None if init is None else sha256(init),
         }  # fmt: skip
         torch.manual_seed(recipe.seed)
-        run = cls(fabric, recipe, sittings, photos, out, world, FaceNetwork(recipe.network), about, workers, quiet)
+        network = FaceNetwork(recipe.network)
+        if tensors is not None:
+            checkpoint.restore_network(network, tensors)
+        run = cls(fabric, recipe, sittings, photos, out, world, network, about, workers, quiet)
         run.stages()  # refused before anything is written
         if fabric.is_global_zero:
             claim(out, about)
@@ -257,7 +265,7 @@ class Run:
             else:
                 target = objective.look_at(world, faces, found, r.picture)
                 seed = (number * self.fabric.world_size + self.fabric.global_rank) % SEEDS
-                picture = objective.traced(world, faces, target, seed, r.samples)
+                picture = objective.traced(world, faces, target, seed, r.samples, r.shadows)
             terms = objective.self_supervised(
                 world, faces, found, target, picture, found["blendshapes"], stage.decoders
             )

@@ -25,6 +25,7 @@ from raytrace_face.errors import InputError, MachineError, TrainingError
 from raytrace_face.learn import checkpoint, objective
 from raytrace_face.learn.checkpoint import State
 from raytrace_face.learn.columns import ColumnStore
+from raytrace_face.learn.curves import plot
 from raytrace_face.learn.dataset import RealPhotos, SyntheticPhotos
 from raytrace_face.learn.inputs import Beheld, behold
 from raytrace_face.learn.journal import LOG, VALIDATION, append, claim, cut
@@ -36,7 +37,7 @@ from raytrace_face.learn.stream import Batches, Drawn, steps_per_epoch, stream
 from raytrace_face.learn.validate import measure, sheet
 from raytrace_face.output import sha256
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, CURVES = "checkpoint.safetensors", "curves.png"
 REPORT = 10
 """Steps between lines of the log, which hold means over them."""
 SAVE = 100
@@ -308,6 +309,7 @@ class Run:
             (self.out / "pictures").mkdir(exist_ok=True)
             picture.save(self.out / "pictures" / f"{state.total:07d}.png")
             append(self.out / VALIDATION, {"step": state.total, "stage": name, "epoch": epoch, **figures})
+            plot(self.out, self.out / CURVES)
             for key, value in figures.items():
                 self.board.add_scalar(f"held_out/{key}", value, state.total)
             codes = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)

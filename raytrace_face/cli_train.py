@@ -57,20 +57,24 @@ def run(
         print(f"steps             {state.total}\ncheckpoint        {out / CHECKPOINT}")
 
 
-def export(checkpoint: Positional[Path], out: Positional[Path], *, force: Flag = False, quiet: Flag = False) -> None:
+def export(
+    checkpoint: Positional[Path], out: Positional[Path], *, card: OptionalPath = None, force: Flag = False,
+    quiet: Flag = False,
+) -> None:  # fmt: skip
     """Write a checkpoint's weights in half precision, with a model card beside them.
 
     Args:
         checkpoint: checkpoint.safetensors of `train run`.
         out: file to write, .safetensors.
+        card: JSON file with more entries for the card: licence, machine, limits.
         force: replace an existing file.
         quiet: no summary.
     """
     from raytrace_face.learn.weights import export as write
 
-    card = write(checkpoint, out, force)
+    whole = write(checkpoint, out, card, force)
     if not quiet:
-        print(f"{out}  {out.stat().st_size / 1e6:.0f} MB, {card['steps']} steps, stages {', '.join(card['stages'])}")
+        print(f"{out}  {out.stat().st_size / 1e6:.0f} MB, {whole['steps']} steps, stages {', '.join(whole['stages'])}")
 
 
 def make_synthetic(

@@ -17,6 +17,8 @@ from raytrace_face.learn.recipe import Network, Recipe
 from raytrace_face.output import new_file, write_json
 
 FORMAT = "raytrace_face encoder 1"
+OWN = ("format", "network", "decoded", "stages", "steps", "hours", "data", "held_out", "recipe")
+"""Entries of the card that training knows, and nobody may say otherwise."""
 
 
 @dataclass(frozen=True)
@@ -32,24 +34,28 @@ class Trained:
     """The same for the distance from the detected landmarks, sides of the crop."""
 
 
-def export(path: Path, out: Path, force: bool = False) -> dict[str, Any]:
+def export(path: Path, out: Path, card: Path | None = None, force: bool = False) -> dict[str, Any]:
     """Write a checkpoint's weights as float16, and a model card beside them; returns the card.
 
+    Args:
+        card: JSON object whose entries the card takes over: licence, machine, limits that were measured.
+
     Raises:
-        InputError: no checkpoint, or one that was never validated.
+        InputError: no checkpoint, or one that was never validated; a card that is no JSON object.
         OutputError: it cannot be written.
     """
     from safetensors.torch import save_file
 
     if out.suffix != ".safetensors":
         raise InputError(f"output {str(out)!r} must end in .safetensors")
+    said = {} if card is None else _said(card)
     tensors, state, about = checkpoint.load(path)
     if not {"strange", "unlike_landmarks"} <= set(state.figures):
         raise InputError(f"checkpoint {str(path)!r} was never validated: train to the end of an epoch first")
     recipe = Recipe.from_dict(about["recipe"])
     names = [name for name in recipe.stages() if name != "traced" or about["real_photos"]]
     begun = names[: state.stage + 1] if state.step else names[: state.stage]
-    card = {
+    whole = {
         "format": FORMAT,
         "network": asdict(recipe.network),
         "decoded": any(getattr(recipe, name).decoders for name in begun),
@@ -59,10 +65,8 @@ def export(path: Path, out: Path, force: bool = False) -> dict[str, Any]:
         "data": {key: about[key] for key in ("sittings", "sittings_seed", "real_photos")},
         "held_out": state.figures,
         "recipe": about["recipe"],
-        "limits": (
-            "Figures are on synthetic photos. Skin, hair and light of training are crude (docs/encoder.md); children, "
-            "old people and what covers faces are seen less well. Not measured by skin tone and age."
-        ),
+        "limits": "Figures are on synthetic photos. Not measured by skin tone and age.",
+        **{key: value for key, value in said.items() if key not in OWN},
     }
     half = {
         name.removeprefix("network."): value.half().contiguous()
@@ -70,9 +74,19 @@ def export(path: Path, out: Path, force: bool = False) -> dict[str, Any]:
         if name.startswith("network.")
     }
     with new_file(out, force) as temporary:
-        save_file(half, temporary, {"about": json.dumps(card)})
-    write_json(out.with_suffix(".json"), card)
-    return card
+        save_file(half, temporary, {"about": json.dumps(whole)})
+    write_json(out.with_suffix(".json"), whole)
+    return whole
+
+
+def _said(path: Path) -> dict[str, Any]:
+    try:
+        said = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"card {str(path)!r} cannot be read ({str(error)[:80]}): give a file of JSON") from error
+    if not isinstance(said, dict):
+        raise InputError(f'card {str(path)!r} holds no JSON object: give one, such as {{"licence": "CC0-1.0"}}')
+    return said
 
 
 def load(path: Path) -> Trained:

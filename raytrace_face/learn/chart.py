@@ -19,7 +19,7 @@ from torch.nn import functional
 from lightstage.rig import geodesic
 from raytrace_face.face.model import FaceModel
 from raytrace_face.learn.head import TorchHead, project
-from raytrace_face.learn.light import Lights
+from raytrace_face.learn.light import Lights, luminance
 from raytrace_face.learn.parameters import SIZE, unpack
 from raytrace_face.learn.start import Start
 
@@ -36,6 +36,8 @@ EVIDENCE = 5
 """Channels of `evidence`."""
 DARK = 0.02
 """Linear light added to both sides of a ratio: what is darker is noise and codes of 8 bits."""
+GREY = 0.01
+"""Difference of codes below which a photo is monochrome: two of 255, what rounding leaves."""
 RATIO = 2.0
 """Greatest log ratio of photo and prediction that counts: beyond are shadows and other things, not skin."""
 
@@ -114,7 +116,7 @@ def evidence(unwrapped: Tensor, lights: Lights, log_albedo: Tensor) -> Tensor:
 
     Log ratio of the photo to albedo times irradiance without shadows (3), how well the texel is seen, and the log of
     the irradiance. The ratio holds what is personal, and cast shadows, highlights and hair: telling them apart is what
-    the decoders learn.
+    the decoders learn. A monochrome photo says nothing of colour: its ratio is that of the luminance.
 
     Args:
         unwrapped: of `unwrap`.
@@ -124,6 +126,9 @@ def evidence(unwrapped: Tensor, lights: Lights, log_albedo: Tensor) -> Tensor:
     codes = (unwrapped[:, :3] / seen.clamp_min(1e-3) * SPREAD + MEAN).clamp(0, 1)
     light = irradiance(lights, normal)
     shaded = (log_albedo.exp() * light).permute(0, 3, 1, 2)
+    coloured = (codes.amax(dim=1) - codes.amin(dim=1)).amax(dim=(1, 2)) > GREY
+    grey = luminance(shaded.movedim(1, 3))[:, None].expand_as(shaded)
+    shaded = torch.where(coloured.view(-1, 1, 1, 1), shaded, grey)
     ratio = ((linear_of(codes) + DARK) / (shaded + DARK)).log().clamp(-RATIO, RATIO)
     level = (light.mean(dim=3) + DARK).log()[:, None]
     return torch.cat([ratio * seen, seen, level], dim=1)

@@ -105,7 +105,7 @@ class Recipe:
     photos (docs/encoder.md)."""
     traced: Stage = Stage(epochs=1, synthetic=12, real=4, learning_rate=1e-4)
     """(b) 0.3 s a real photo, 15 times a synthetic one, so a quarter of the batch."""
-    textures: Stage = Stage(epochs=1, synthetic=12, real=4, learning_rate=5e-4, encoder=False, decoders=True)
+    textures: Stage = Stage(epochs=2, synthetic=12, real=4, learning_rate=5e-4, encoder=False, decoders=True)
     """Decoders on the fixed encoder. Real photos are traced once, as columns."""
     joint: Stage = Stage(epochs=1, synthetic=12, real=4, learning_rate=5e-5, decoders=True)
     """Everything together, at a tenth of the first rate."""

@@ -319,8 +319,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"error: {error}", error.exit_code)
     except MemoryError:
         return _complain("error: out of memory: use --quality preview, or close other programs", 2)
-    except KeyboardInterrupt:
-        return _complain("interrupted: no result was written", 130)
+    except KeyboardInterrupt as interrupt:
+        return _complain(f"interrupted: {str(interrupt) or 'no result was written'}", 130)
     except SystemExit as exit_request:  # tyro: --help is 0, a wrong option 2
         return exit_request.code if isinstance(exit_request.code, int) else 2
     return int(code or 0)

@@ -26,7 +26,7 @@ def run(
     threads: OptionalInt = None,
     quiet: Flag = False,
 ) -> None:
-    """Train the encoder; the same command goes on where it was stopped. Several processes: start it by torchrun.
+    """Train the encoder; the same command goes on where it was stopped, also by Ctrl-C. Several processes: torchrun.
 
     Args:
         synthetic: folder of `train data make-synthetic`.
@@ -50,11 +50,18 @@ def run(
     from raytrace_face.learn.train import CHECKPOINT, train
 
     settings = Recipe() if recipe is None else Recipe.from_toml(recipe)
-    state = train(settings, synthetic, out, real, init=init, steps=steps, workers=workers, threads=threads, quiet=quiet)
+    kept = out / CHECKPOINT
+    try:
+        state = train(
+            settings, synthetic, out, real, init=init, steps=steps, workers=workers, threads=threads, quiet=quiet
+        )
+    except KeyboardInterrupt:
+        where = f"the checkpoint is {str(kept)!r}" if kept.is_file() else "there is no checkpoint yet"
+        raise KeyboardInterrupt(f"{where}; the same command goes on") from None
     if not quiet:
         for figure, found in state.figures.items():
             print(f"{figure:<16}  {found:.3g}")
-        print(f"steps             {state.total}\ncheckpoint        {out / CHECKPOINT}")
+        print(f"steps             {state.total}\ncheckpoint        {kept}")
 
 
 def export(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor
 from torch.nn import functional
 
@@ -57,10 +56,10 @@ class Chart:
         """The texels of the model's face."""
         face = torch.from_numpy(texels.spread(model.regions["face"].astype("float32")) * texels.inside)
         rows = np.repeat(np.arange(texels.size**2), 3)
-        shape = (len(rows) // 3, len(model.mean))
-        mixing = sparse.csr_array((texels.barycentric.ravel(), (rows, texels.corners.ravel())), shape)
-        start, column, weight = (torch.from_numpy(part) for part in (mixing.indptr, mixing.indices, mixing.data))
-        return cls(texels.size, torch.sparse_csr_tensor(start, column, weight, size=shape), (face > 0.05).float())
+        place = torch.from_numpy(np.stack([rows, texels.corners.ravel()]))
+        weight, shape = torch.from_numpy(texels.barycentric.ravel()), (texels.size**2, len(model.mean))
+        mixing = torch.sparse_coo_tensor(place, weight, shape, check_invariants=True).coalesce()
+        return cls(texels.size, mixing, (face > 0.05).float())
 
     def points(self, vertices: Tensor) -> Tensor:
         """(B, T, T, 3) points of the texels on vertices (B, V, 3)."""

@@ -110,8 +110,8 @@ class Encoder(nn.Module):
         """
         seen = self.photo((crop - MEAN) / SPREAD)[-1]
         scales = self.chart(functional.avg_pool2d(chart, 2).contiguous(memory_format=torch.channels_last))
-        if hint is not None:  # biases see a chart where there is none
-            scales = [scale * hint.given.view(-1, 1, 1, 1) for scale in scales]
+        given = crop.new_zeros(len(crop)) if hint is None else hint.given
+        scales = [scale * given.view(-1, 1, 1, 1) for scale in scales]  # biases see a chart where there is none
         grids = (self.photo_grid(seen), self.chart_grid(scales[-1]))
         features = [functional.adaptive_avg_pool2d(grid.relu(), GRID).flatten(1) for grid in grids]
         latent = self.join(torch.cat([*features, self._hinted(crop, start, hint)], dim=1)).relu()

@@ -61,6 +61,7 @@ class FaceNetwork(nn.Module):
         Returns:
             raw: (B, SIZE); latent: (B, latent); and if decoded diffuse, specular, confidence (`Decoders.increments`).
         """
+        chart = chart * hint[2].view(-1, 1, 1, 1)  # the decoders' evidence is of the chart, too
         code = self.encoder(crop, chart, Start(*start), Hint(*hint))
         out = {"raw": code.raw, "latent": code.latent}
         if decoded:

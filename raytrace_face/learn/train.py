@@ -28,6 +28,7 @@ from raytrace_face.learn.columns import ColumnStore
 from raytrace_face.learn.curves import plot
 from raytrace_face.learn.dataset import RealPhotos, SyntheticPhotos
 from raytrace_face.learn.inputs import Beheld, behold
+from raytrace_face.learn.interrupt import undisturbed
 from raytrace_face.learn.journal import LOG, VALIDATION, append, claim, cut
 from raytrace_face.learn.network import FaceNetwork, maps_of
 from raytrace_face.learn.parameters import unpack
@@ -68,6 +69,7 @@ def train(
     Raises:
         InputError: data that cannot be used, or `out` was begun with another recipe or data.
         TrainingError: a loss is no number, or light has died; the last good checkpoint stays.
+        KeyboardInterrupt: Ctrl-C; one process ends its step and saves first, of several the last checkpoint stays.
         MachineError: Lightning Fabric or TensorBoard is missing.
     """
     fabric = _fabric()
@@ -79,12 +81,14 @@ def train(
     state, tensors = run.resume()
     last = math.inf if steps is None else state.total + steps
     stages = list(run.stages().items())
-    for index in range(state.stage, len(stages)):
-        state = run.stage(*stages[index], index, state, tensors, last)
-        tensors = {}
-        if state.total >= last:
-            break
-    run.close()
+    try:
+        for index in range(state.stage, len(stages)):
+            state = run.stage(*stages[index], index, state, tensors, last)
+            tensors = {}
+            if state.total >= last:
+                break
+    finally:
+        run.close()
     return state
 
 
@@ -199,29 +203,35 @@ class Run:
             disable=self.quiet or not fabric.is_global_zero, smoothing=0.05,
         )  # fmt: skip
         window: dict[str, list[float]] = {}
-        for step in range(state.step, end):
-            begin = time.perf_counter()
-            for group in optimiser.param_groups:
-                group["lr"] = stage.learning_rate * schedule(step / count, recipe.warm_up)
-            terms = self._step(model, optimiser, stage, store, *next(batches), state.total)
-            for key, value in terms.items():
-                window.setdefault(key, []).append(value)
-            state = replace(
-                state, step=step + 1, total=state.total + 1, seconds=state.seconds + time.perf_counter() - begin
-            )
-            bar.update(size)
-            done = step + 1 == count
-            judged = done or (step + 1) % (epoch_steps * recipe.validate) == 0
-            if state.total % REPORT == 0 or judged or step + 1 == end:
-                self._report(name, window, state, bar)
-                window = {}
-            if judged:
-                state = self._validate(name, stage, state, step // epoch_steps)
-            if judged or state.total % SAVE == 0 or step + 1 == end:
-                saved = replace(state, stage=index + 1, step=0) if done else state
-                self._save(None if done else optimiser, saved)
-                state = saved
-        bar.close()
+        try:
+            for step in range(state.step, end):
+                begin = time.perf_counter()
+                for group in optimiser.param_groups:
+                    group["lr"] = stage.learning_rate * schedule(step / count, recipe.warm_up)
+                photos = next(batches)
+                done = step + 1 == count
+                judged = done or (step + 1) % (epoch_steps * recipe.validate) == 0
+                with undisturbed():
+                    for key, value in self._step(model, optimiser, stage, store, *photos, state.total).items():
+                        window.setdefault(key, []).append(value)
+                    seconds = state.seconds + time.perf_counter() - begin
+                    state = replace(state, step=step + 1, total=state.total + 1, seconds=seconds)
+                    bar.update(size)
+                    if state.total % REPORT == 0 or judged or step + 1 == end:
+                        self._report(name, window, state, bar)
+                        window = {}
+                if judged:
+                    state = self._validate(name, stage, state, step // epoch_steps)
+                if judged or state.total % SAVE == 0 or step + 1 == end:
+                    saved = replace(state, stage=index + 1, step=0) if done else state
+                    self._save(None if done else optimiser, saved)
+                    state = saved
+        except KeyboardInterrupt:
+            if 0 < state.step < count and fabric.world_size == 1:  # several are not at the same step
+                self._save(optimiser, state)
+            raise
+        finally:
+            bar.close()
         return state
 
     def _batches(

@@ -134,11 +134,51 @@ def test_kill_9_in_the_middle_costs_at_most_the_steps_since_the_last_checkpoint(
     assert_same(whole, out)
 
 
-def assert_same(a: Path, b: Path) -> None:
+PRESSED = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background passes it on as ignored
+from raytrace_face.cli import main
+main()
+"""
+
+
+def test_ctrl_c_ends_with_one_line_and_the_same_command_goes_on(whole, sittings, tmp_path):
+    """As a terminal does it: the signal goes to the process that trains and to the one that loads photos."""
+    from raytrace_face.learn import checkpoint
+
+    out = tmp_path / "run"
+    run(TINY, sittings, out, steps=10)
+    command = [
+        *(sys.executable, "-c", PRESSED, "train", "run", "--synthetic", str(sittings), "--out", str(out)),
+        *("--recipe", str(toml(TINY, tmp_path / "recipe.toml")), "--threads", "1", "--workers", "1", "--quiet"),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    limit = time.monotonic() + 300
+    while log(out)[-1]["step"] < 30 and time.monotonic() < limit:
+        time.sleep(0.05)
+    try:
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.kill()  # nothing happens to one that has ended
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    line = said.splitlines()[-1]
+    assert line.startswith("raytrace-face: interrupted: the checkpoint is ")
+    assert str(out / "checkpoint.safetensors") in line
+    assert line.endswith("the same command goes on")
+    _, state, _ = checkpoint.load(out / "checkpoint.safetensors")
+    assert 30 <= state.total < 100  # the last one that is written anyway is of step 10
+    run(TINY, sittings, out)
+    assert_same(whole, out, logs=False)  # means of the log end where the run was stopped
+
+
+def assert_same(a: Path, b: Path, logs: bool = True) -> None:
     one, two = (load_file(p / "checkpoint.safetensors") for p in (a, b))
     assert one.keys() == two.keys()
     assert all(torch.equal(one[k], two[k]) for k in one)
-    assert log(a) == log(b)
+    assert not logs or log(a) == log(b)
 
 
 def test_all_stages_run_with_real_photos_and_train_what_they_should(mi, sittings, shards, tmp_path):
@@ -268,10 +308,10 @@ def test_prediction_of_barely_trained_weights_is_a_result_within_bounds(whole, t
     assert np.array_equal(again.maps.diffuse, result.maps.diffuse)
     assert np.abs(again.face.identity).max() <= 3.5
     assert 0 <= again.face.expression.min() <= again.face.expression.max() <= 1
-    assert 270 < -again.face.T_camera_head[2, 3] < 4500
+    assert 200 < -again.face.T_camera_head[2, 3] < 10000  # within e^1.4 of the landmark fit's distance
     assert np.linalg.norm(again.dominant_light) == pytest.approx(1, abs=1e-5)
     assert 0 < again.pictures.render.max() < 20
-    # the mean face in the landmarks' pose covers the face: a tenth of the crop would be another place
+    # the landmark fit covers the face: a tenth of the crop would be another place
     assert again.metrics["landmark_rms_px"] < 0.1 * again.window.side_px
 
 

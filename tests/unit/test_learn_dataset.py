@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader
 from raytrace_face.errors import InputError, OutputError
 from raytrace_face.learn import pack
 from raytrace_face.learn.dataset import EpochSampler, RealPhotos, SyntheticPhotos
+from raytrace_face.learn.start import Start, neutral
+from raytrace_face.learn.stream import Drawn
 from raytrace_face.learn.synthesis import files
 from raytrace_face.learn.synthesis.make import FORMAT, sitting_path
 from raytrace_face.learn.synthesis.sitting import MAP, SKY_AXES, Sitting, Truth
@@ -143,6 +145,41 @@ def test_a_face_that_the_network_missed_is_said_to_be_undetected(sittings):
     data = SyntheticPhotos(sittings)
     assert [bool(data[0, n]["detected"]) for n in range(4)] == [True, False, True, False]
     assert torch.isfinite(data[0, 1]["landmarks"]).all()
+
+
+def test_every_item_begins_at_its_own_landmarks_which_are_fitted_once(sittings):
+    """Faces 0 and 2 are detected, 1 and 3 are not; two epochs, the second in batches."""
+    fitted = []
+
+    def fit(landmarks, blendshapes, principal) -> Start:
+        fitted.append((landmarks, blendshapes, principal))
+        return neutral(torch.full((1, 2), 0.7), len(blendshapes))
+
+    data = SyntheticPhotos(sittings)
+    drawn = Drawn(data, fit, seed=1, hints=0.5)
+    items = [drawn[0, n] for n in range(4)]
+    (batch,) = DataLoader(drawn, batch_sampler=[[(1, n) for n in range(4)]])
+    assert len(fitted) == 2
+    for asked, n in zip(fitted, (0, 2), strict=True):
+        for values, name in zip(asked, ("landmarks", "blendshapes", "principal"), strict=True):
+            assert torch.equal(torch.from_numpy(values), data[0, n][name])
+    for n, item in enumerate(items):
+        assert item["number"] == n
+        own = item["start"]["principal"]
+        assert torch.equal(own, item["principal"] if n % 2 else torch.full((2,), 0.7))
+        assert torch.equal(batch["start"]["principal"][n], own)
+    assert {name: len(value) for name, value in batch["start"].items()} == dict.fromkeys(Start.__dataclass_fields__, 4)
+
+
+def test_hints_are_kept_by_chance_and_alike_in_every_run(sittings):
+    def kept(share: float) -> list[bool]:
+        drawn = Drawn(SyntheticPhotos(sittings), lambda *asked: neutral(torch.zeros(1, 2), 2), 1, share)
+        return [drawn[epoch, 0]["kept"] for epoch in range(60)]
+
+    assert np.mean(kept(0.7)) == pytest.approx(0.7, abs=0.18)  # three standard deviations of 60 draws
+    assert kept(0.7) == kept(0.7)
+    assert all(kept(1.0))
+    assert not any(kept(0.0))
 
 
 def test_truth_of_the_light_explains_the_photo(sittings):

@@ -160,11 +160,30 @@ def test_descent_on_the_light_loss_finds_the_light():
     assert np.degrees(np.arccos(min(float(found @ at(70, 20)), 1.0))) < 3
 
 
-def test_dominant_light_error_is_one_minus_the_cosine():
+@pytest.mark.parametrize("degrees", [0.0, 2.0, 12.0, 60.0, 180.0])
+def test_dominant_light_error_is_the_chord(degrees):
+    """2 sin(angle / 2), smooth below 0.05, which is 3 degrees."""
     light = lights(at(30, 0)[None], [1.0])
-    truth = torch.from_numpy(np.stack([at(90, 0)]).astype(np.float32))
-    assert float(losses.dominant_light(light, truth, torch.ones(1))) == pytest.approx(0.5, abs=1e-3)
+    truth = torch.from_numpy(at(30 + degrees, 0)[None].astype(np.float32))
+    chord = 2 * math.sin(math.radians(degrees) / 2)
+    expected = math.sqrt(chord**2 + 0.05**2) - 0.05
+    assert float(losses.dominant_light(light, truth, torch.ones(1))) == pytest.approx(expected, abs=1e-4)
     assert float(losses.dominant_light(light, truth, torch.zeros(1))) == 0
+
+
+def test_dominant_light_error_is_as_steep_near_the_truth_as_far_away():
+    """A degree counts as much at 12 degrees as at 70, and at the truth the gradient is finite."""
+    light = lights(at(30, 0)[None], [1.0])
+
+    def error(degrees: float) -> torch.Tensor:
+        return losses.dominant_light(light, torch.from_numpy(at(30 + degrees, 0)[None]).float(), torch.ones(1))
+
+    near, far = (float(error(d + 0.5) - error(d - 0.5)) for d in (12, 70))
+    assert near > far > 0
+    light.centre.requires_grad_()
+    error(0.0).backward()
+    assert light.centre.grad is not None
+    assert torch.isfinite(light.centre.grad).all()
 
 
 def test_few_lights_have_less_entropy_than_many():

@@ -273,18 +273,22 @@ def test_photos_of_one_person_come_side_by_side():
     assert side_by_side(order, people).tolist() == [4, 1, 0, 3, 2]
 
 
-def test_two_processes_make_the_steps_of_one_with_the_double_batch(whole, sittings, tmp_path):
-    recipe = replace(TINY, supervised=replace(TINY.supervised, synthetic=1))
+def test_two_processes_make_the_steps_of_one_with_the_double_batch(mi, sittings, tmp_path):
+    """But for the main light, whose weighted mean over a batch is not the mean of two means; it is left out here."""
+    one = replace(TINY, weights=replace(TINY.weights, dominant=0.0))
+    two = replace(one, supervised=replace(TINY.supervised, synthetic=1))
+    run(one, sittings, tmp_path / "one", steps=20)
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-        *("-m", "raytrace_face", "train", "run", "--synthetic", str(sittings), "--out", str(tmp_path / "run")),
-        *("--recipe", str(toml(recipe, tmp_path / "recipe.toml")), "--threads", "1", "--quiet"),
+        *("-m", "raytrace_face", "train", "run", "--synthetic", str(sittings), "--out", str(tmp_path / "two")),
+        *("--recipe", str(toml(two, tmp_path / "recipe.toml")), "--steps", "20", "--threads", "1", "--quiet"),
     ]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    one, two = ([line["synthetic/vertices"] for line in log(p)] for p in (whole, tmp_path / "run"))
-    # not the same sums: means over a batch are means of two means, and the main light's is weighted
-    np.testing.assert_allclose(two, one, rtol=0.05)
+    for name in ("loss", "synthetic/vertices", "synthetic/light", "synthetic/albedo"):
+        ours, theirs = ([line[name] for line in log(tmp_path / p)] for p in ("one", "two"))
+        # sums in another order, in float32, twenty steps long
+        np.testing.assert_allclose(theirs, ours, rtol=0.01, err_msg=name)
 
 
 # prediction

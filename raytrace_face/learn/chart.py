@@ -87,7 +87,7 @@ def unwrap(head: TorchHead, chart: Chart, start: Start, crop: Tensor) -> Tensor:
     low, high = GRAZING
     in_photo = ((xy > 0) & (xy < 1)).all(dim=3)
     seen = ((facing - low) / (high - low)).clamp(0, 1) * in_photo * chart.inside
-    codes = functional.grid_sample(crop, 2 * xy - 1, align_corners=False)
+    codes = functional.grid_sample(crop, 2 * xy - 1, padding_mode="border", align_corners=False)
     parts = ((codes - MEAN) / SPREAD * seen[:, None], seen[:, None], normal.permute(0, 3, 1, 2), facing[:, None])
     return torch.cat(parts, dim=1)
 

@@ -182,6 +182,18 @@ def albedo_map(log_diffuse: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     return (error * weight).sum() / weight.sum().clamp_min(1e-9)
 
 
+def albedo_detail(log_diffuse: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """The same of what is left without its mean over the face, photo by photo and channel by channel.
+
+    The mean is what one photo cannot tell, skin from exposure, and is off by more than most detail is deep: in a sum
+    of magnitudes detail under it would change nothing, and decoders would learn to leave it alone.
+    """
+    error = log_diffuse - truth
+    area = weight.sum(dim=(1, 2)).clamp_min(1e-9)
+    mean = (error * weight[..., None]).sum(dim=(1, 2)) / area[:, None]
+    return albedo_map(error, mean[:, None, None].expand_as(error), weight)
+
+
 def confidence(log_diffuse: Tensor, truth: Tensor, certain: Tensor, weight: Tensor) -> Tensor:
     """Negative log likelihood of the error of an albedo map under the error that its confidence claims.
 

@@ -76,7 +76,8 @@ def supervised(world: World, faces: Faces, batch: dict[str, Any], decoded: bool)
     true_vertices = world.head.vertices(batch["identity"][:, :IDENTITY], batch["expression"])
     direction, share = main_light(batch)
     truth = maps_at(batch["albedo_map"], world.on_face.shape[0]).clamp_min(1e-3).log()
-    log_diffuse = world.skin.log_diffuse(p.albedo) + faces.maps.diffuse_increment
+    log_statistical = world.skin.log_diffuse(p.albedo)
+    log_diffuse = log_statistical + faces.maps.diffuse_increment
     on_face = world.on_face.expand(len(truth), -1, -1)
     everyone = torch.ones(len(truth), dtype=torch.bool)
     terms = {
@@ -91,9 +92,10 @@ def supervised(world: World, faces: Faces, batch: dict[str, Any], decoded: bool)
             p.lights, batch["light_direction"], batch["light_irradiance"], batch["ambient_sh"]
         ),
         "dominant": losses.dominant_light(p.lights, direction, share),
-        "albedo": losses.albedo_map(log_diffuse, truth, on_face),
+        "albedo": losses.albedo_map(log_statistical, truth, on_face),
     }  # fmt: skip
     if decoded:
+        terms["detail"] = losses.albedo_detail(log_diffuse, truth, on_face)
         terms["confidence"] = losses.confidence(log_diffuse, truth, faces.maps.confidence, on_face)
         f0 = maps_at(batch["specular_map"][..., None], world.on_face.shape[0]).clamp_min(1e-3).log()
         terms["specular"] = losses.albedo_map(faces.maps.specular.log()[..., None], f0, on_face)

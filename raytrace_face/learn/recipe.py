@@ -75,6 +75,8 @@ class Weights:
     """Distance of the main light on the unit sphere: 0.9. Half more: it is what is asked of the encoder first."""
     albedo: float = 1.5
     """Log albedo: skins differ from their mean by 0.57."""
+    detail: float = 3.0
+    """The same without its mean over the face, for the decoders: 0.15 for the statistical map."""
     specular: float = 1.0
     """Log F0 of the map, once the decoders learn; of the size of log albedo."""
     confidence: float = 0.1
@@ -107,8 +109,8 @@ class Recipe:
     """(b) 0.3 s a real photo, 15 times a synthetic one, so a quarter of the batch."""
     textures: Stage = Stage(epochs=2, synthetic=12, real=4, learning_rate=5e-4, encoder=False, decoders=True)
     """Decoders on the fixed encoder. Real photos are traced once, as columns."""
-    joint: Stage = Stage(epochs=1, synthetic=12, real=4, learning_rate=5e-5, decoders=True)
-    """Everything together, at a tenth of the first rate."""
+    joint: Stage = Stage(epochs=2, synthetic=12, real=4, learning_rate=1e-4, decoders=True)
+    """Everything together, at the rate of (b)."""
     weights: Weights = field(default_factory=Weights)
     hints: float = 0.85
     """Share of photos whose landmarks the network is told; the rest must do without. 1 would unlearn the latter."""

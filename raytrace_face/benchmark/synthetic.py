@@ -17,6 +17,7 @@ from raytrace_face.benchmark.protocol import NAN, Column, Pooled, Scored
 from raytrace_face.benchmark.spec import Benchmark, Item
 from raytrace_face.benchmark.yaleb import on_crop
 from raytrace_face.capture.colour import srgb_to_linear
+from raytrace_face.face.camera import project, to_camera
 from raytrace_face.face.library import EMBEDDED
 from raytrace_face.measure import geometry, images, light, meshes, protocols
 from raytrace_face.measure.surface import F, Surface
@@ -27,6 +28,7 @@ COLUMNS = (
     *scans.FIGURES,
     Column("pose_deg", "pose, deg", "low", 1),
     Column("light_error_deg", "light, deg", "low", 1),
+    Column("landmarks_px", "landmarks, px", "low"),
     Column("albedo_rmse", "albedo rmse", "low"),
     Column("expression_rmse", "active expression rmse", "low", detail=True),
     Column("expression_quiet", "quiet expression mean", "low", detail=True),
@@ -69,6 +71,18 @@ def expression_errors(result: Reconstruction, truth: Mapping[str, float]) -> dic
     return {"expression_rmse": rmse, "expression_quiet": float(np.mean(quiet)) if quiet else NAN}
 
 
+def landmark_error(item: Item, result: Reconstruction) -> float:
+    """RMS distance in pixels of the photo of the seven landmarks of scans, expression and all, from where they are.
+
+    NaN in a benchmark that was made without them. The two models place the same landmark up to 3 mm apart.
+    """
+    if "landmarks_px" not in item.values:
+        return NAN
+    points = meshes.seven_points(result.face_model(), result.vertices())
+    found = project(result.camera, to_camera(result.face.T_camera_head, points))
+    return float(np.sqrt(((found - np.array(item["landmarks_px"])) ** 2).sum(axis=1).mean()))
+
+
 def albedo_error(benchmark: Benchmark, item: Item, result: Reconstruction) -> tuple[float, Array, Array]:
     """Relative rmse of the albedo up to one scale a channel, on the fitted pixels, and both maps (H, W, 3)."""
     truth = _albedo(benchmark, item)
@@ -104,6 +118,7 @@ def score(benchmark: Benchmark, item: Item, result: Reconstruction) -> Scored:
         result.face.T_camera_head[:3, :3], _rotation(benchmark, item, result.config.face_model)
     )
     row["light_error_deg"] = float(light.angle_deg(result.dominant_light, np.array(item["light_direction"])))
+    row["landmarks_px"] = landmark_error(item, result)
     row["albedo_rmse"], found, truth = albedo_error(benchmark, item, result)
     row |= expression_errors(result, item["expression"])
     row["psnr_db"] = float(result.metrics.get("psnr_db", NAN))
@@ -124,7 +139,7 @@ def _start(item: Item) -> dict[str, Any]:
 def score_nothing(benchmark: Benchmark, item: Item) -> Scored:
     """The mean face, without expression, straight on, light from the camera, the photo as albedo.
 
-    Only `psnr_db` has no floor: nothing is rendered.
+    Only `psnr_db` and `landmarks_px` have no floor: nothing is rendered or placed.
     """
     row = _start(item) | scans.geometry_row("now", *_scan(benchmark, str(item["head"])), meshes.mean_face())
     row["pose_deg"] = light.rotation_angle_deg(np.eye(3), _rotation(benchmark, item))

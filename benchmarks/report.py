@@ -103,7 +103,7 @@ def run_all(work: Path, speed: bool) -> dict[str, float]:
     """Make the benchmarks, run them, and time each step in minutes; what an interrupted run took is kept and added."""
     yale, heads = str(data_folder("yaleb")), str(data_folder("ict"))
     steps: dict[str, Callable[[], None]] = {
-        "make": lambda: _make(work, yale, heads),
+        "make": lambda: make_benchmarks(work, yale, heads),
         "yaleb": lambda: _run(work, "yaleb", "raytrace-face", "nothing"),
         "synthetic": lambda: _run(work, "synthetic", "raytrace-face"),
         "ablation": lambda: _run(work, "ablation", "raytrace-face", "ablations", "montecarlo", settings=PREVIEW),
@@ -129,7 +129,8 @@ PREVIEW = ("quality=preview", "montecarlo.stage1_iterations=125", "montecarlo.st
 """Settings of the ablations: half the steps of the published solver, which take most of the time."""
 
 
-def _make(work: Path, yale: str, heads: str) -> None:
+def make_benchmarks(work: Path, yale: str, heads: str) -> None:
+    """Make the benchmarks that a work folder has not."""
     done = [(work / name / "benchmark.toml").exists() for name in ("yaleb", "ablation", "synthetic")]
     if not done[0]:
         command("benchmark", "make", "yaleb", yale, str(work / "yaleb"))

@@ -17,6 +17,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ class Timed:
         return found
 
 
+@lru_cache(maxsize=2)
 def predictor_of(path: Path) -> Any:
     """Weights, loaded, with the tracer started."""
     from raytrace_face.backend import start

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.common import seconds
 from raytrace_face import panel
-from raytrace_face.capture.colour import encode_u8
+from raytrace_face.capture.colour import encode_u8, luminance
 from raytrace_face.config import Config
 from raytrace_face.face.camera import project, to_camera
 from raytrace_face.measure.light import angle_deg
@@ -60,7 +60,7 @@ def agreement(both: Both) -> dict[str, float]:
     """Figures of one photo.
 
     - `psnr_db` in the skin that the optimiser fitted, of either, and of the optimiser's stage 1, whose skin is
-      statistical as the encoder's nearly is;
+      statistical as the encoder's nearly is; of a monochrome photo by luminance alone;
     - `landmarks_percent`: RMS distance of the projected landmarks from the detected ones, of the window's side;
     - `light_apart_deg`: between the main lights.
     """
@@ -68,10 +68,15 @@ def agreement(both: Both) -> dict[str, float]:
 
     e, o = both.encoder, both.optimiser
     photo, weight = o.pictures.photo, o.pictures.mask
+    grey = bool(np.ptp(photo, axis=2).max() <= 1e-3 * photo.max())
+
+    def psnr(picture: Array) -> float:
+        return psnr_db(luminance(picture)[..., None] if grey else picture, photo[..., :1] if grey else photo, weight)
+
     return {
-        "psnr_db": psnr_db(e.pictures.render, photo, weight),
-        "optimiser_psnr_db": psnr_db(o.pictures.render, photo, weight),
-        "optimiser_stage1_db": psnr_db(o.pictures.stage1, photo, weight),
+        "psnr_db": psnr(e.pictures.render),
+        "optimiser_psnr_db": psnr(o.pictures.render),
+        "optimiser_stage1_db": psnr(o.pictures.stage1),
         "landmarks_percent": landmarks_percent(e),
         "optimiser_landmarks_percent": landmarks_percent(o),
         "light_apart_deg": float(angle_deg(e.dominant_light, o.dominant_light)),

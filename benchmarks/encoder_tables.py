@@ -103,6 +103,7 @@ def lines(f: Found) -> list[Line]:
              front, f"{LIGHT_DEG:g} deg", light.mean <= LIGHT_DEG),
         Line("... median", f"{np.nanmedian(every):.1f} deg", median_of_report(f.work, DEFAULT),
              median_of_report(f.work, NOTHING)),
+        Line("... photos on which it failed", failed(f.runs["yaleb"][0])),
     ]  # fmt: skip
     for key, title, digits in YALE_FIGURES:
         both = [f.of_report("yaleb", method, key) for method in (DEFAULT, NOTHING)]
@@ -117,6 +118,7 @@ def lines(f: Found) -> list[Line]:
         both = [x.text(digits) for x in (f.of("synthetic", key), f.of_optimiser(key))]
         found.append(Line(f"synthetic heads, {title}", *both))
     found += [
+        Line("... photos on which it failed", failed(f.runs["synthetic"][0]), failed(f.optimiser)),
         Line(f"real photos ({psnr.count}), PSNR in skin", f"{psnr.text(1)} dB, {loss:.1f} below", other.text(1), "-",
              f"{PSNR_LOSS_DB:g} dB below", loss <= PSNR_LOSS_DB),
         Line("... optimiser with statistical skin (stage 1)", "", f.of_photos("optimiser_stage1_db").text(1)),
@@ -129,6 +131,11 @@ def lines(f: Found) -> list[Line]:
         Line("`look`: crop, network, geometry, maps", f"{1000 * f.times['look_s']:.0f} ms"),
     ]  # fmt: skip
     return found
+
+
+def failed(run: Run) -> str:
+    """How many photos of a run count as doing nothing."""
+    return f"{len(run.failed)} of {len(run.done)}"
 
 
 def median_of_report(work: Path, method: str) -> str:

@@ -1,9 +1,10 @@
 """Make docs/benchmarks.md from scratch: every figure in it comes out of this command.
 
-    python -m benchmarks.report [--work out/report] [--to docs] [--without-speed]
+    python -m benchmarks.report [--work out/report] [--to docs] [--without-speed] [--weights encoder.safetensors]
 
-Needs the measurement data (RAYTRACE_FACE_DATA with `yaleb` and `ict`). Runs are kept in `--work` and resumed from
-there; the pictures go to `<to>/images`. Text between the tables is in report.md beside this file; it holds no figures.
+Needs the measurement data (RAYTRACE_FACE_DATA with `yaleb` and `ict`; `photos` and `lfw` for an encoder's weights).
+Runs are kept in `--work` and resumed from there; the pictures go to `<to>/images`. Text between the tables is in
+report.md beside this file; it holds no figures.
 """
 
 from __future__ import annotations
@@ -99,17 +100,20 @@ def verdicts(work: Path) -> str:
     return markdown(["what", "measured", "bar", ""], rows)
 
 
-def run_all(work: Path, speed: bool) -> dict[str, float]:
+def run_all(work: Path, speed: bool, weights: Path | None = None) -> dict[str, float]:
     """Make the benchmarks, run them, and time each step in minutes; what an interrupted run took is kept and added."""
     yale, heads = str(data_folder("yaleb")), str(data_folder("ict"))
     steps: dict[str, Callable[[], None]] = {
-        "make": lambda: _make(work, yale, heads),
+        "make": lambda: make_benchmarks(work, yale, heads),
         "yaleb": lambda: _run(work, "yaleb", "raytrace-face", "nothing"),
         "synthetic": lambda: _run(work, "synthetic", "raytrace-face"),
         "ablation": lambda: _run(work, "ablation", "raytrace-face", "ablations", "montecarlo", settings=PREVIEW),
         "shape": lambda: _run(work, "synthetic", "raytrace-face", "landmarks", settings=PREVIEW, out="shape"),
         "edits": lambda: _module("benchmarks.edits", "--bench", str(work / "yaleb"), "--out", str(work / "edits")),
     }
+    if weights is not None:
+        words = ("--weights", str(weights), "--report", str(work), "--out", str(work / "encoder"))
+        steps["encoder"] = lambda: _module("benchmarks.encoder", *words)
     if speed:
         steps["speed"] = lambda: _module("benchmarks.speed", "--out", str(work / "speed"))
     kept = work / "minutes.json"
@@ -129,7 +133,8 @@ PREVIEW = ("quality=preview", "montecarlo.stage1_iterations=125", "montecarlo.st
 """Settings of the ablations: half the steps of the published solver, which take most of the time."""
 
 
-def _make(work: Path, yale: str, heads: str) -> None:
+def make_benchmarks(work: Path, yale: str, heads: str) -> None:
+    """Make the benchmarks that a work folder has not."""
     done = [(work / name / "benchmark.toml").exists() for name in ("yaleb", "ablation", "synthetic")]
     if not done[0]:
         command("benchmark", "make", "yaleb", yale, str(work / "yaleb"))
@@ -220,9 +225,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path("out/report"), help="folder for runs, resumed from there")
     parser.add_argument("--to", type=Path, default=Path("docs"), help="folder for benchmarks.md and images/")
     parser.add_argument("--without-speed", action="store_true", help="leave the timings out")
+    parser.add_argument("--weights", type=Path, help="weights of an encoder, whose figures are added")
     args = parser.parse_args(argv)
     args.work.mkdir(parents=True, exist_ok=True)
-    minutes = run_all(args.work, not args.without_speed)
+    minutes = run_all(args.work, not args.without_speed, args.weights)
     draw(args.work, args.to / "images")
     spent = ", ".join(f"{name} {value:.1f}" for name, value in minutes.items())
     template = Template((Path(__file__).with_name("report.md")).read_text(encoding="utf-8"))
@@ -233,6 +239,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "spent": spent,
         **{run: body(args.work / f"{run}_results" / "table.md") for run in ("yaleb", "ablation", "synthetic", "shape")},
         "edits": body(args.work / "edits" / "table.md"),
+        "encoder": body(args.work / "encoder" / "encoder.md"),
         "speed": body(args.work / "speed" / "speed.md"),
     }
     try:

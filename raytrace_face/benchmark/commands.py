@@ -10,7 +10,7 @@ import tyro
 from tyro.conf import Positional
 
 from raytrace_face.benchmark.methods import ABLATIONS, DEFAULT
-from raytrace_face.errors import InputError, OutputError
+from raytrace_face.errors import InputError
 
 Flag = tyro.conf.FlagCreatePairsOff[bool]
 _unset = {"help_behavior_hint": ""}
@@ -87,17 +87,17 @@ def run(
         folder: benchmark folder, as `benchmark make` writes it.
         method: what to run, the first is what the others are compared to: raytrace-face, montecarlo, no-shadow,
             sh-light, dense-light, least-squares, no-refine, mean-albedo, landmarks, mean-shape, no-symmetry, no-maps,
-            nothing, ablations (all that switch an idea off), or a folder with results by item id.
+            nothing, ablations (all that switch an idea off), a folder with results by item id, or weights of an
+            encoder (.safetensors).
         out: folder for what comes out; default: the benchmark's name with _results, here.
         set: settings of all methods, as quality=preview or light.max_lights=2.
         jobs: photos at a time; default one a core.
         ray: address of a Ray cluster instead, or auto (a local one, with --jobs workers, if none runs).
         quiet: no progress, no table.
     """
-    from raytrace_face.benchmark import execute, report
+    from raytrace_face.benchmark import report
     from raytrace_face.benchmark.methods import method as named
     from raytrace_face.benchmark.spec import load
-    from raytrace_face.benchmark.table import Run
 
     benchmark = load(folder)
     benchmark.check_files()
@@ -105,24 +105,15 @@ def run(
     methods = [named(name) for name in dict.fromkeys(names)]
     twins = [m.name for m in methods if sum(m.name == other.name for other in methods) > 1]
     if twins:
-        raise InputError(f"two methods are called {twins[0]!r}: rename one of the folders")
+        raise InputError(f"two methods are called {twins[0]!r}: rename one of the paths")
     processes = os.cpu_count() or 1 if jobs is None else jobs
     if processes < 1:
         raise InputError(f"jobs is {processes}: it must be at least 1")
-    settings = nested(set)
     target = Path(f"{folder.resolve().name}_results") if out is None else out
-    plans = [execute.plan(benchmark, m, settings, target) for m in methods]
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        done = execute.run([job for plan in plans for job in plan], processes, ray, quiet)
-        size = len(benchmark.items)
-        runs = [Run(m, done[k * size : (k + 1) * size], target / m.name) for k, m in enumerate(methods)]
-        text = report.write(benchmark, runs, target)
-    except OSError as error:
-        raise OutputError(f"output {str(target)!r} cannot be written ({error}): choose another --out") from error
+    runs, text = report.run(benchmark, methods, nested(set), target, processes, ray, quiet)
     if not quiet:
-        failed = sum(len(r.failed) for r in runs)
-        print(f"{text}\n\n{report.times(runs)}\n\nfailed {failed} of {len(done)}; tables and pictures in {target}")
+        failed, count = sum(len(r.failed) for r in runs), len(runs) * len(benchmark.items)
+        print(f"{text}\n\n{report.times(runs)}\n\nfailed {failed} of {count}; tables and pictures in {target}")
 
 
 def nested(assignments: tuple[str, ...]) -> dict[str, Any]:

@@ -14,20 +14,26 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from raytrace_face.backend import environment, threads_each
+from raytrace_face.backend import environment, start, threads_each
 from raytrace_face.benchmark.methods import NOTHING, Method
 from raytrace_face.benchmark.protocol import NAN, Scored, scorer
 from raytrace_face.benchmark.spec import Benchmark, Item, load
 from raytrace_face.config import Config
 from raytrace_face.errors import InputError, MachineError, RaytraceFaceError
-from raytrace_face.output import write_json
+from raytrace_face.output import sha256, write_json
+
+if TYPE_CHECKING:
+    from raytrace_face.learn.predict import Predictor
+    from raytrace_face.result import Reconstruction
+    from raytrace_face.types import Photo
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,8 @@ def plan(benchmark: Benchmark, method: Method, settings: dict[str, Any], out: Pa
     options = {k: v for k, v in benchmark.options.items() if k == "colour"}
     config = method.config({**options, **settings})
     config.resolved()
-    text = json.dumps([config.to_dict(), str(method.results), __version__], sort_keys=True)
+    made_by = str(method.results) if method.weights is None else sha256(method.weights)
+    text = json.dumps([config.to_dict(), made_by, __version__], sort_keys=True)
     jobs = []
     for item in benchmark.items:
         key = hashlib.sha256((benchmark.key(item) + text + _stamp(method, item)).encode()).hexdigest()
@@ -153,13 +160,30 @@ def _scored(job: Job, benchmark: Benchmark) -> Scored:
     protocol = scorer(benchmark.protocol)
     if job.method.results is not None:
         return protocol.score_files(benchmark, job.item, job.method.results)
-    if job.method.name == NOTHING:
+    if job.method.name == NOTHING and job.method.weights is None:
         return protocol.score_nothing(benchmark, job.item)
     from raytrace_face.capture import load_photo
-    from raytrace_face.fit.reconstruct import reconstruct
 
     photo = load_photo(benchmark.path(str(job.item["photo"])), job.config.colour)
-    return protocol.score(benchmark, job.item, reconstruct(photo, job.config, progress=False))
+    return protocol.score(benchmark, job.item, _result(job, photo))
+
+
+def _result(job: Job, photo: Photo) -> Reconstruction:
+    weights = job.method.weights
+    if weights is not None:
+        start(job.config.device, job.config.deterministic)
+        return _predictor(weights, weights.stat().st_mtime_ns).predict(photo, job.config)
+    from raytrace_face.fit.reconstruct import reconstruct
+
+    return reconstruct(photo, job.config, progress=False)
+
+
+@lru_cache(maxsize=1)
+def _predictor(weights: Path, _changed_ns: int) -> Predictor:
+    """Loaded once a process: jobs come method by method."""
+    from raytrace_face.learn.predict import Predictor
+
+    return Predictor(weights)
 
 
 def run(jobs: Sequence[Job], processes: int, ray_address: str | None, quiet: bool) -> list[Done]:

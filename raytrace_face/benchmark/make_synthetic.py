@@ -25,6 +25,7 @@ from raytrace_face.benchmark.paint import Skin, paint
 from raytrace_face.benchmark.spec import Item, write
 from raytrace_face.capture.colour import encode_u8, luminance
 from raytrace_face.errors import InputError
+from raytrace_face.face.camera import project, to_camera
 from raytrace_face.face.formats.ict import arkit_name
 from raytrace_face.face.mesh import rigid_fit
 from raytrace_face.measure import light
@@ -120,7 +121,7 @@ def make(
             shot = shoot(ict, subject, kind, yaw, seed)
             Image.fromarray(shot.codes).save(folder / "photos" / f"{name}.png")
             np.savez_compressed(folder / "photos" / f"{name}.npz", albedo=shot.albedo.astype(np.float16))
-            items.append(Item(name, _values(name, subject, shot, kind, yaw)))
+            items.append(Item(name, _values(name, ict, subject, shot, kind, yaw)))
         title = f"Synthetic photos of ICT heads ({count} heads, modes: {modes}, seed {seed})"
         write(folder, "synthetic", title, {"colour": "srgb", "mean_head": "heads/mean.npz"}, items)
 
@@ -162,7 +163,9 @@ def _scan(ict: IctHead, seen: NDArray[np.bool_], vertices: Array) -> dict[str, A
     }
 
 
-def _values(name: str, subject: Subject, shot: Shot, kind: str, yaw: float) -> dict[str, Any]:
+def _values(name: str, ict: IctHead, subject: Subject, shot: Shot, kind: str, yaw: float) -> dict[str, Any]:
+    camera = Camera(SIZE, SIZE, shot.focal_px, (SIZE / 2, SIZE / 2))
+    seven = to_camera(shot.T_camera_head, subject.posed[ict.landmarks[list(SEVEN)]])
     return {
         "photo": f"photos/{name}.png",
         "truth": f"photos/{name}.npz",
@@ -172,6 +175,7 @@ def _values(name: str, subject: Subject, shot: Shot, kind: str, yaw: float) -> d
         "T_camera_head": shot.T_camera_head.tolist(),
         "rotation": subject.rotation.tolist(),
         "focal_px": float(shot.focal_px),
+        "landmarks_px": project(camera, seven).tolist(),
         "light_direction": shot.key_camera.tolist(),
         "expression": subject.expression,
     }

@@ -1,4 +1,4 @@
-"""What can be run through a benchmark: this program, with an idea of it switched off, or a folder of results."""
+"""What can be run through a benchmark: this program, with an idea of it switched off, its encoder, or results."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from raytrace_face.config import Config
 from raytrace_face.errors import InputError
 
 DEFAULT = "raytrace-face"
+WEIGHTS_SUFFIX = ".safetensors"
 NOTHING = "nothing"
 """The floor: what one would say without any method (protocols say what that is)."""
 
@@ -27,6 +28,8 @@ class Method:
     """Settings that differ from the default, nested as in `Config`."""
     results: Path | None = None
     """A folder with results by item id, made elsewhere; None: run the program."""
+    weights: Path | None = None
+    """Weights of an encoder (`train export`) that predicts in one pass; None: the optimiser."""
 
     def config(self, base: Mapping[str, Any]) -> Config:
         """The configuration of this method: `base` (nested settings, as --set gives them), then its own changes."""
@@ -58,16 +61,23 @@ ABLATIONS = tuple(name for name in METHODS if name not in (DEFAULT, "montecarlo"
 
 
 def method(name: str) -> Method:
-    """A method by name, or a folder of results by its path.
+    """A method by name, or a folder of results or a file of weights by its path.
 
     Raises:
-        InputError: neither.
+        InputError: none of them.
     """
     if name in METHODS:
         return METHODS[name]
     folder = Path(name)
+    if folder.suffix == WEIGHTS_SUFFIX and folder.is_file():
+        return encoder(folder)
     if folder.is_dir():
         return Method(folder.resolve().name, f"results in {folder.name}", {}, folder.resolve())
     near = difflib.get_close_matches(name, METHODS, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(METHODS)}, or a folder of results"
-    raise InputError(f"method is {name!r}, which is neither known nor a folder: {hint}")
+    raise InputError(f"method is {name!r}, which is neither known nor a folder or weights: {hint}")
+
+
+def encoder(weights: Path, name: str = "") -> Method:
+    """One pass of an encoder with these weights; its name is theirs unless it is given."""
+    return Method(name or weights.stem, f"encoder, {name or weights.stem}", {}, weights=weights.resolve())

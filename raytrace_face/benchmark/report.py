@@ -1,4 +1,4 @@
-"""What a benchmark run leaves: `table.md`, `table.csv`, `items.csv`, `plot.png`."""
+"""A benchmark run and what it leaves: `table.md`, `table.csv`, `items.csv`, `plot.png`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,45 @@ from typing import Any
 
 import numpy as np
 
-from raytrace_face.benchmark import table
+from raytrace_face.benchmark import execute, table
+from raytrace_face.benchmark.methods import Method
 from raytrace_face.benchmark.protocol import Column, Scorer, scorer
 from raytrace_face.benchmark.spec import Benchmark
 from raytrace_face.benchmark.table import Run
+from raytrace_face.errors import OutputError
 
 PLOTTED = 8
 """Most columns in the plot."""
+
+
+def run(
+    benchmark: Benchmark, methods: Sequence[Method], settings: dict[str, Any], out: Path, processes: int,
+    ray_address: str | None, quiet: bool,
+) -> tuple[list[Run], str]:  # fmt: skip
+    """Run methods through a benchmark and write everything; returns the runs and the Markdown.
+
+    Args:
+        settings: nested, of all methods.
+        processes, ray_address: as in `execute.run`.
+
+    Raises:
+        InputError, MachineError: as `execute.plan` and `execute.run` do; weights that cannot be read.
+        OutputError: `out` cannot be written.
+    """
+    for method in methods:
+        if method.weights is not None:
+            from raytrace_face.learn.weights import load
+
+            load(method.weights)  # what is damaged is told before the work
+    plans = [execute.plan(benchmark, method, settings, out) for method in methods]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        done = execute.run([job for plan in plans for job in plan], processes, ray_address, quiet)
+        size = len(benchmark.items)
+        runs = [Run(m, done[k * size : (k + 1) * size], out / m.name) for k, m in enumerate(methods)]
+        return runs, write(benchmark, runs, out)
+    except OSError as error:
+        raise OutputError(f"output {str(out)!r} cannot be written ({error}): choose another --out") from error
 
 
 def markdown(benchmark: Benchmark, runs: Sequence[Run]) -> str:

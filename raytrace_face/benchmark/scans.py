@@ -37,11 +37,18 @@ POOLED: Pooled | None = None
 REFERENCE: Mapping[str, str] = {f"{protocols.MEAN_FACE}.{c.key}": c.key for c in FIGURES}
 
 
-def geometry_row(protocol: str, scan: meshes.Scan, landmarks: F, mesh: meshes.FaceMesh) -> dict[str, Any]:
-    """Figures of a mesh against a scan, and those of the mean face beside them."""
-    both = protocols.compare(protocol, "method", scan.vertices, landmarks, mesh, scan.normals)
-    base = both[protocols.MEAN_FACE].row()
-    return {**both["method"].row(), **{f"{protocols.MEAN_FACE}.{key}": value for key, value in base.items()}}
+def geometry_row(
+    protocol: str, scan: meshes.Scan, landmarks: F, mesh: meshes.FaceMesh, mean: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Figures of a mesh against a scan, and those of the mean face beside them (`mean`, where they are known)."""
+    found = protocols.PROTOCOLS[protocol](scan.vertices, landmarks, mesh, scan.normals).row()
+    return {**found, **(mean_face_row(protocol, scan, landmarks) if mean is None else mean)}
+
+
+def mean_face_row(protocol: str, scan: meshes.Scan, landmarks: F) -> dict[str, Any]:
+    """Figures of the mean face against a scan, under names that say so."""
+    found = protocols.PROTOCOLS[protocol](scan.vertices, landmarks, meshes.mean_face(), scan.normals).row()
+    return {f"{protocols.MEAN_FACE}.{key}": value for key, value in found.items()}
 
 
 def _scan(benchmark: Benchmark, item: Item) -> tuple[meshes.Scan, F]:

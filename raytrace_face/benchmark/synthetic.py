@@ -17,6 +17,7 @@ from raytrace_face.benchmark.protocol import NAN, Column, Pooled, Scored
 from raytrace_face.benchmark.spec import Benchmark, Item
 from raytrace_face.benchmark.yaleb import on_crop
 from raytrace_face.capture.colour import srgb_to_linear
+from raytrace_face.face.camera import project, to_camera
 from raytrace_face.face.library import EMBEDDED
 from raytrace_face.measure import geometry, images, light, meshes, protocols
 from raytrace_face.measure.surface import F, Surface
@@ -27,6 +28,7 @@ COLUMNS = (
     *scans.FIGURES,
     Column("pose_deg", "pose, deg", "low", 1),
     Column("light_error_deg", "light, deg", "low", 1),
+    Column("landmarks_px", "landmarks, px", "low"),
     Column("albedo_rmse", "albedo rmse", "low"),
     Column("expression_rmse", "active expression rmse", "low", detail=True),
     Column("expression_quiet", "quiet expression mean", "low", detail=True),
@@ -40,10 +42,22 @@ SHOWN = 192
 """Side of the pictures in pixels."""
 
 
-def _scan(benchmark: Benchmark, name: str) -> tuple[meshes.Scan, F]:
-    with np.load(benchmark.path(name), allow_pickle=False) as z:
+def _geometry(benchmark: Benchmark, item: Item, mesh: meshes.FaceMesh) -> dict[str, Any]:
+    """Figures of a mesh against the item's head, and the mean face's."""
+    path = benchmark.path(str(item["head"]))
+    return scans.geometry_row("now", *_scan(path), mesh, _mean_face(path))
+
+
+def _scan(path: Path) -> tuple[meshes.Scan, F]:
+    with np.load(path, allow_pickle=False) as z:
         vertices = z["vertices"].astype(np.float64)
         return meshes.Scan(vertices, Surface(vertices, z["triangles"]).vertex_normals), z["landmarks"]
+
+
+@lru_cache(maxsize=8)
+def _mean_face(path: Path) -> Mapping[str, Any]:
+    """Half of the time of a score, and the same for every photo of a head."""
+    return scans.mean_face_row("now", *_scan(path))
 
 
 @lru_cache(maxsize=4)
@@ -67,6 +81,18 @@ def expression_errors(result: Reconstruction, truth: Mapping[str, float]) -> dic
             quiet.append(float(weight))
     rmse = float(np.sqrt(np.mean(active))) if active else NAN
     return {"expression_rmse": rmse, "expression_quiet": float(np.mean(quiet)) if quiet else NAN}
+
+
+def landmark_error(item: Item, result: Reconstruction) -> float:
+    """RMS distance in pixels of the photo of the seven landmarks of scans, expression and all, from where they are.
+
+    NaN in a benchmark that was made without them. The two models place the same landmark up to 3 mm apart.
+    """
+    if "landmarks_px" not in item.values:
+        return NAN
+    points = meshes.seven_points(result.face_model(), result.vertices())
+    found = project(result.camera, to_camera(result.face.T_camera_head, points))
+    return float(np.sqrt(((found - np.array(item["landmarks_px"])) ** 2).sum(axis=1).mean()))
 
 
 def albedo_error(benchmark: Benchmark, item: Item, result: Reconstruction) -> tuple[float, Array, Array]:
@@ -99,11 +125,12 @@ def _rotation(benchmark: Benchmark, item: Item, face_model: str = EMBEDDED) -> N
 def score(benchmark: Benchmark, item: Item, result: Reconstruction) -> Scored:
     """Figures of a reconstruction."""
     row: dict[str, Any] = _start(item)
-    row |= scans.geometry_row("now", *_scan(benchmark, str(item["head"])), meshes.of_result(result))
+    row |= _geometry(benchmark, item, meshes.of_result(result))
     row["pose_deg"] = light.rotation_angle_deg(
         result.face.T_camera_head[:3, :3], _rotation(benchmark, item, result.config.face_model)
     )
     row["light_error_deg"] = float(light.angle_deg(result.dominant_light, np.array(item["light_direction"])))
+    row["landmarks_px"] = landmark_error(item, result)
     row["albedo_rmse"], found, truth = albedo_error(benchmark, item, result)
     row |= expression_errors(result, item["expression"])
     row["psnr_db"] = float(result.metrics.get("psnr_db", NAN))
@@ -124,9 +151,9 @@ def _start(item: Item) -> dict[str, Any]:
 def score_nothing(benchmark: Benchmark, item: Item) -> Scored:
     """The mean face, without expression, straight on, light from the camera, the photo as albedo.
 
-    Only `psnr_db` has no floor: nothing is rendered.
+    Only `psnr_db` and `landmarks_px` have no floor: nothing is rendered or placed.
     """
-    row = _start(item) | scans.geometry_row("now", *_scan(benchmark, str(item["head"])), meshes.mean_face())
+    row = _start(item) | _geometry(benchmark, item, meshes.mean_face())
     row["pose_deg"] = light.rotation_angle_deg(np.eye(3), _rotation(benchmark, item))
     row["light_error_deg"] = float(light.angle_deg(np.array([0, 0, 1.0]), np.array(item["light_direction"])))
     codes = np.asarray(Image.open(benchmark.path(str(item["photo"]))))
@@ -143,4 +170,4 @@ def score_files(benchmark: Benchmark, item: Item, folder: Path) -> Scored:
     if (folder / item.id / "result.json").is_file():
         return score(benchmark, item, Reconstruction.load(folder / item.id))
     mesh = scans.mesh_of(folder, item)
-    return Scored(_start(item) | scans.geometry_row("now", *_scan(benchmark, str(item["head"])), mesh))
+    return Scored(_start(item) | _geometry(benchmark, item, mesh))

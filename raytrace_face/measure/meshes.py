@@ -122,13 +122,22 @@ def of_result(result: Reconstruction) -> FaceMesh:
 
 
 def _of_model(model: FaceModel, neutral: NDArray[np.floating], posed: NDArray[np.floating]) -> FaceMesh:
-    place = {int(number): k for k, number in enumerate(model.landmark_index)}
-    if not set(NETWORK_LANDMARKS) <= set(place):
-        raise InputError(f"face model {model.name!r} lacks the seven landmarks: save its mesh and give them as a file")
-    points = np.asarray(model.landmark_points(neutral), np.float64)[[place[k] for k in NETWORK_LANDMARKS]]
+    points = seven_points(model, neutral)
     # triangles meet over the seams of the texture, so that normals are smooth there
     skin = model.weld[model.triangles[model.triangle_part == PARTS.index("skin")]]
     return FaceMesh(np.asarray(neutral, np.float64), skin, points, np.asarray(posed, np.float64))
+
+
+def seven_points(model: FaceModel, vertices: NDArray[np.floating]) -> F:
+    """The seven landmarks (7, 3) on vertices (V, 3) of a face model.
+
+    Raises:
+        InputError: the model is without them.
+    """
+    place = {int(number): k for k, number in enumerate(model.landmark_index)}
+    if not set(NETWORK_LANDMARKS) <= set(place):
+        raise InputError(f"face model {model.name!r} lacks the seven landmarks: save its mesh and give them as a file")
+    return np.asarray(model.landmark_points(vertices), np.float64)[[place[k] for k in NETWORK_LANDMARKS]]
 
 
 def load_scan(path: Path, landmarks: Path, unit: Unit = "mm") -> tuple[Scan, F]:

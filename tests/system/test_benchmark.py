@@ -24,6 +24,7 @@ from lightstage.rig import geodesic
 from raytrace_face.benchmark.methods import ABLATIONS, DEFAULT, METHODS, NOTHING
 from raytrace_face.benchmark.spec import Item, load, write
 from raytrace_face.config import Config
+from raytrace_face.face.camera import project, to_camera
 from raytrace_face.measure import meshes
 from raytrace_face.measure.light import angle_deg, rotation_angle_deg
 from raytrace_face.result import Reconstruction
@@ -252,6 +253,9 @@ def test_a_synthetic_photo_is_what_its_description_says(synthetic, mi):
     assert all(v.tobytes() in own for v in scan)
     assert landmarks == pytest.approx(subject.neutral[ict.landmarks[list(make_synthetic.SEVEN)]])
     camera = Camera(512, 512, float(item["focal_px"]), (256, 256))
+    seven = subject.posed[ict.landmarks[list(make_synthetic.SEVEN)]]
+    assert np.array(item["landmarks_px"]) == pytest.approx(project(camera, to_camera(T, seven)), abs=1e-6)
+    assert photo.shape[0] > np.max(item["landmarks_px"]) > np.min(item["landmarks_px"]) > 0
     hit = (gbuffer(HeadScene(ict.model, subject.posed), camera, T).part != 255).reshape(512, 512)
     with np.load(synthetic / str(item["truth"])) as z:
         albedo = z["albedo"].astype(np.float32)

@@ -425,6 +425,8 @@ BAD = {
     ),
     "no benchmark": (["run", "mine"], "is not a benchmark"),
     "out is a file": (["run", "B", "--method", "nothing", "--out", "a.txt", "--jobs", "1"], "cannot be written"),
+    "damaged weights": (["run", "B", "--method", "w.safetensors"], "cannot be read"),
+    "no weights": (["run", "B", "--method", "v.safetensors"], "neither known nor a folder or weights"),
     "no data": (["make", "yaleb", "nowhere", "new"], "does not exist"),
     "no faces": (["make", "yaleb", "mine", "new"], "no folders yaleB01"),
     "no such subject": (["make", "yaleb", "D", "new", "--subjects", "yaleB99"], "yaleB99_P00"),
@@ -443,6 +445,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(case, data, bench, here, c
     arguments, message = BAD[case]
     Path("other/mine").mkdir(parents=True)
     Path("a.txt").touch()
+    Path("w.safetensors").touch()
     before = sorted(here.rglob("*"))
     given = [{"B": str(bench), "D": str(data)}.get(word, word) for word in arguments]
     assert run(["benchmark", *given, "--quiet"]) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,21 @@ def export(path: Path, out: Path, force: bool = False) -> dict[str, Any]:
         save_file(half, temporary, {"about": json.dumps(card)})
     write_json(out.with_suffix(".json"), card)
     return card
+
+
+def shipped() -> Path:
+    """The weights that come with the program.
+
+    Raises:
+        InputError: this installation has none.
+    """
+    path = Path(str(resources.files("raytrace_face") / "assets" / "encoder.safetensors"))
+    if not path.is_file():
+        raise InputError(
+            f"this installation has no encoder ({path} is not there): install the released package again, or name "
+            "weights of `train export` with --weights"
+        )
+    return path
 
 
 def load(path: Path) -> Trained:

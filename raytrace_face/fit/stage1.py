@@ -42,6 +42,8 @@ F = NDArray[np.float64]
 SEARCHES = 2
 """Rounds that search the whole stage: under the mean albedo, then under the photo's own; later ones refine. From a
 guess one does, under the guess's albedo."""
+GUESSED_SIZE = 0.75
+"""Pixels a side of the first round from a guess, as a share of the others': it looks whether the guess is right."""
 POSE_STEPS = 4
 """Gauss-Newton steps that lay a guess's pose on the landmarks; three settle it."""
 
@@ -183,18 +185,20 @@ def run(
     camera, face = start.camera, start.face
     beta = landmarks.expression_start(model, setting.capture)
     data = landmarks.embedded(model, setting.capture)
-    observation = observe(setting.photo, setting.capture, config.stage1.size)
     coefficients = None if guess is None else guess.albedo
     expected = None if guess is None else guess.lamps(config.light.max_lights)
     rounds, searches = config.stage1.rounds, SEARCHES
+    sizes = [config.stage1.size] * rounds
     if guess is not None:
         rounds, searches = rounds - (rounds > 2), 1
+        sizes = [round(GUESSED_SIZE * config.stage1.size), *sizes[1:rounds]]
     light: Light | None = None
     history: list[float] = []
     saved = store.load("stage1")
     if saved is not None:
         camera, face, light, coefficients, history = _unpack(saved, camera)
     for r in range(len(history), rounds):
+        observation = observe(setting.photo, setting.capture, sizes[r])
         fitted, vertices = fitted_pixels(setting, observation, camera, face, config.stage1.samples)
         known = light if r >= searches else None
         light, coefficients, columns = light_and_albedo(fitted, setting, coefficients, known, seed + 100 * r, expected)

@@ -156,7 +156,7 @@ def _scored(job: Job, benchmark: Benchmark) -> Scored:
     if job.method.name == NOTHING:
         return protocol.score_nothing(benchmark, job.item)
     from raytrace_face.capture import load_photo
-    from raytrace_face.fit.reconstruct import reconstruct
+    from raytrace_face.recover import reconstruct
 
     photo = load_photo(benchmark.path(str(job.item["photo"])), job.config.colour)
     return protocol.score(benchmark, job.item, reconstruct(photo, job.config, progress=False))

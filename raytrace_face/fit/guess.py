@@ -55,3 +55,9 @@ class Guess:
             found.append(towards / np.linalg.norm(towards))
             left = left * ~near
         return np.array(found).reshape(-1, 3)
+
+    def expected(self, most: int, found: F) -> F:
+        """(N, 3) where to look for lights: those found (M, 3), and `lamps` that are none of them."""
+        lamps = self.lamps(most)
+        apart = (lamps @ found.T < np.cos(np.radians(APART_DEG))).all(axis=1)
+        return np.concatenate([found, lamps[apart]])

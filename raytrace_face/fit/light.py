@@ -37,7 +37,7 @@ strong: little of the face says that it is there."""
 COLOUR_PULL = 0.05
 """Pull of each light's colour to that of all light, as a share of the evidence that the light has when it is alone."""
 SEARCH_PIXELS = 2000
-"""Pixels the search looks at: light is a global unknown, more do not change it."""
+"""Most pixels the search looks at: light is a global unknown, more do not change it."""
 AMBIENT_LEVEL = 1
 """Geodesic level of the ambient quadrature: 42 directions integrate an order-2 light under visibility to 2 %."""
 REFINE_RADII_DEG = (11.0, 5.0)
@@ -183,7 +183,7 @@ def estimate_light(
     colour = radiance_columns(sky, tracing.surface)
     Y_dense = colour @ REC709_LUMINANCE
     uniform = Y_dense.sum(axis=1, keepdims=True) * (4 / len(dense))
-    some = slice(None, None, max(len(Y) // SEARCH_PIXELS, 1))
+    some = slice(None, None, -(-len(Y) // SEARCH_PIXELS))
     if start is not None:
         directions, reach_deg = start.directions.copy(), np.full(len(start.directions), REFINE_RADII_DEG[1])
         lamps = tracing.columns(directions, angle, seed + 1)
@@ -194,7 +194,7 @@ def estimate_light(
         chosen = _search(Y_tried[some], uniform[some], Y[some], w[some], over[some], scale, tried, config)
         directions, lamps = tried[chosen], picked(traced, chosen)
         coarse = np.full(len(chosen), expected is not None) & (chosen >= len(near))
-        reach_deg = np.where(coarse, COARSE_RADIUS_DEG, REFINE_RADII_DEG[0])
+        reach_deg = np.where(coarse, COARSE_RADIUS_DEG, REFINE_RADII_DEG[0 if expected is None else 1])
     lights = radiance_columns(lamps, tracing.surface)
     for radius in (COARSE_RADIUS_DEG, *REFINE_RADII_DEG) if config.refine and config.kind == "sparse" else ():
         for k in np.flatnonzero(reach_deg >= radius):

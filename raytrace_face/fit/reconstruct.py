@@ -27,6 +27,7 @@ from raytrace_face.types import Capture, Maps, Photo
 if TYPE_CHECKING:
     from raytrace_face.tracer.texture import TexelMap
 
+NOT_TRUSTED = "the encoder does not trust what it sees in this photo: the fit began at the landmarks"
 COARSE_TEXTURE = 128
 """Texels a side of maps that are smooth: prior F0 and roughness while light and shape are sought."""
 Look = Callable[[Photo, Capture, Config], Guess | None]
@@ -214,7 +215,11 @@ def _fit(
             "shadow_fraction": float((shown.shadow[weight > 0.5] < 0.5).mean()) if (weight > 0.5).any() else 0.0,
             "ambient_share": _ambient_share(first.light),
         },
-        warnings=(*seen.warnings, *_doubts(weight, seen)),
+        warnings=(
+            *seen.warnings,
+            *_doubts(weight, seen),
+            *((NOT_TRUSTED,) if config.start == "encoder" and guess is None else ()),
+        ),
         versions=installed_versions(),
         history={"landmarks": begin.cost, f"{name}stage1": first.history, f"{name}stage2": curve},
         model=model,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raytrace_face.capture.photo import load_photo
     from raytrace_face.config import Config
-    from raytrace_face.fit.reconstruct import reconstruct
+    from raytrace_face.recover import reconstruct
     from raytrace_face.result import Reconstruction
 
 __all__ = ["Config", "Reconstruction", "__version__", "load_photo", "reconstruct"]
@@ -29,7 +29,7 @@ _HOME = {
     "Config": "raytrace_face.config",
     "Reconstruction": "raytrace_face.result",
     "load_photo": "raytrace_face.capture.photo",
-    "reconstruct": "raytrace_face.fit.reconstruct",
+    "reconstruct": "raytrace_face.recover",
 }
 
 

@@ -23,7 +23,7 @@ from raytrace_face.benchmark.commands import COMMANDS as BENCHMARK
 from raytrace_face.cli_compare import compare
 from raytrace_face.cli_export import export
 from raytrace_face.cli_predict import predict
-from raytrace_face.config import Colour, Config, Device, Quality, Solver
+from raytrace_face.config import Colour, Config, Device, Quality, Solver, Start
 from raytrace_face.errors import InputError, OutputError, RaytraceFaceError
 from raytrace_face.evaluate import geometry, images
 
@@ -41,6 +41,7 @@ OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", **_unset)]
 OptionalModel = Annotated[str | None, tyro.conf.arg(metavar="NAME_OR_PATH", **_unset)]
 OptionalQuality = Annotated[Quality | None, tyro.conf.arg(metavar="{preview,standard,high}", **_unset)]
 OptionalSolver = Annotated[Solver | None, tyro.conf.arg(metavar="{transport,montecarlo}", **_unset)]
+OptionalStart = Annotated[Start | None, tyro.conf.arg(metavar="{landmarks,encoder}", **_unset)]
 OptionalDevice = Annotated[Device | None, tyro.conf.arg(metavar="{auto,llvm,cuda}", **_unset)]
 OptionalColour = Annotated[Colour | None, tyro.conf.arg(metavar="{srgb,linear}", **_unset)]
 
@@ -52,6 +53,8 @@ def reconstruct(
     force: Flag = False,
     quality: OptionalQuality = None,
     solver: OptionalSolver = None,
+    start: OptionalStart = None,
+    weights: OptionalPath = None,
     seed: OptionalInt = None,
     deterministic: Flag = False,
     iterations: OptionalInt = None,
@@ -75,6 +78,8 @@ def reconstruct(
         force: replace an existing result folder.
         quality: preview, standard (default) or high.
         solver: transport (default) or montecarlo, the published way for comparison.
+        start: landmarks (default), or encoder: where its network sees the face, in half the time.
+        weights: file of `train export` for --start encoder; default: the shipped weights.
         seed: seed of all randomness (default 0).
         deterministic: one thread; the same seed then gives the same bytes on the same machine.
         iterations: gradient steps of each stage, instead of the quality's own.
@@ -93,6 +98,8 @@ def reconstruct(
     options: dict[str, Any] = {
         "quality": quality,
         "solver": solver,
+        "start": start,
+        "weights": None if weights is None else str(weights),
         "seed": seed,
         "deterministic": True if deterministic else None,
         "iterations": iterations,
@@ -275,9 +282,9 @@ def _reconstruct(
     from raytrace_face.backend import start
 
     start(config.device, config.deterministic)
-    from raytrace_face.fit.reconstruct import reconstruct as fit
+    from raytrace_face.recover import reconstruct as recover
 
-    result = fit(photo, config, progress=not quiet, checkpoint=checkpoint)
+    result = recover(photo, config, progress=not quiet, checkpoint=checkpoint)
     from raytrace_face.report import write
 
     result.save(folder, force=force, extras=write if report else None)

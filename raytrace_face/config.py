@@ -14,6 +14,7 @@ from raytrace_face.errors import InputError
 
 Quality = Literal["preview", "standard", "high"]
 Solver = Literal["transport", "montecarlo"]
+Start = Literal["landmarks", "encoder"]
 Device = Literal["auto", "llvm", "cuda"]
 Colour = Literal["srgb", "linear"]
 
@@ -113,6 +114,11 @@ class Config:
     """preview, standard or high: sizes and iterations, see `resolved`."""
     solver: Solver = "transport"
     """transport: linear unknowns by transport, the rest by Monte-Carlo gradients. montecarlo: all by gradients."""
+    start: Start = "landmarks"
+    """Where the fit begins. landmarks: the mean skin on a face fitted to them, lights searched over the whole stage.
+    encoder: the face, skin and lights that the trained network sees, in half the time; landmarks where it doubts."""
+    weights: str = ""
+    """The encoder's weights, a file of `train export`; empty: the shipped ones."""
     seed: int = 0
     """Seed of all randomness."""
     deterministic: bool = False
@@ -233,6 +239,7 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 CHOICES: dict[str, tuple[str, ...]] = {
     "solver": ("transport", "montecarlo"),
+    "start": ("landmarks", "encoder"),
     "device": ("auto", "llvm", "cuda"),
     "colour": ("srgb", "linear"),
     "light.kind": ("sparse", "dense", "sh"),
@@ -251,7 +258,24 @@ def _check(config: Config) -> None:
     for name, choices in CHOICES.items():
         if _lookup(config, name) not in choices:
             raise InputError(f"{name} is {_lookup(config, name)!r}: use one of {', '.join(choices)}")
+    _check_start(config)
     _check_ablations(config)
+
+
+def _check_start(config: Config) -> None:
+    if config.start == "landmarks":
+        if config.weights:
+            raise InputError(f"weights is {config.weights!r}, but start is landmarks: use start encoder with it")
+        return
+    others = {
+        "solver": (config.solver, "transport"),
+        "face_model": (config.face_model, "embedded"),
+        "light.kind": (config.light.kind, "sparse"),
+        "stage1.shape": (config.stage1.shape, "shading"),
+    }
+    for name, (value, needed) in others.items():
+        if value != needed:
+            raise InputError(f"{name} is {value!r}, which start encoder cannot serve: use {needed}, or start landmarks")
 
 
 def _check_ablations(config: Config) -> None:

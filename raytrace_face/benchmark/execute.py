@@ -14,7 +14,6 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,6 @@ from raytrace_face.errors import InputError, MachineError, RaytraceFaceError
 from raytrace_face.output import sha256, write_json
 
 if TYPE_CHECKING:
-    from raytrace_face.learn.predict import Predictor
     from raytrace_face.result import Reconstruction
     from raytrace_face.types import Photo
 
@@ -169,21 +167,12 @@ def _scored(job: Job, benchmark: Benchmark) -> Scored:
 
 
 def _result(job: Job, photo: Photo) -> Reconstruction:
-    weights = job.method.weights
-    if weights is not None:
+    from raytrace_face import recover
+
+    if job.method.weights is not None:
         start(job.config.device, job.config.deterministic)
-        return _predictor(weights, weights.stat().st_mtime_ns).predict(photo, job.config)
-    from raytrace_face.fit.reconstruct import reconstruct
-
-    return reconstruct(photo, job.config, progress=False)
-
-
-@lru_cache(maxsize=1)
-def _predictor(weights: Path, _changed_ns: int) -> Predictor:
-    """Loaded once a process: jobs come method by method."""
-    from raytrace_face.learn.predict import Predictor
-
-    return Predictor(weights)
+        return recover.predictor(job.method.weights).predict(photo, job.config)
+    return recover.reconstruct(photo, job.config, progress=False)
 
 
 def run(jobs: Sequence[Job], processes: int, ray_address: str | None, quiet: bool) -> list[Done]:

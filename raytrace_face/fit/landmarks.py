@@ -59,7 +59,7 @@ def landmark_basis(model: FaceModel) -> tuple[F, F]:
     """Basis of the landmark points (3 N, K + E) and their mean (N, 3), mm."""
     mean = model.landmark_points(model.mean).astype(np.float64)
     corners = model.triangles[model.landmark_triangle]
-    bases = np.concatenate([model.identity, model.expression])[:, corners]  # (K + E, N, 3, 3)
+    bases = np.concatenate([model.identity[:, corners], model.expression[:, corners]])  # (K + E, N, 3, 3)
     basis = np.einsum("kncd,nc->ndk", bases.astype(np.float64), model.landmark_barycentric)
     return basis.reshape(-1, basis.shape[2]), mean
 
@@ -182,16 +182,25 @@ def expression_start(model: FaceModel, capture: Capture) -> NDArray[np.float32]:
 
 
 def fit_landmarks(
-    model: FaceModel, capture: Capture, photo: Photo, iterations: int = 12, mean_shape: bool = False
+    model: FaceModel,
+    capture: Capture,
+    photo: Photo,
+    iterations: int = 12,
+    mean_shape: bool = False,
+    known: tuple[Camera, FaceParams] | None = None,
 ) -> LandmarkFit:
     """Fit camera, pose, identity and expression to the landmarks; well under a second.
 
     Args:
         mean_shape: keep the mean identity and the network's expression, and fit camera and pose only.
+        known: begin here, and keep this identity and expression.
     """
-    camera, pose = start_pose(model, capture, photo)
     beta = expression_start(model, capture)
-    face = FaceParams(pose.astype(np.float32), np.zeros(len(model.identity), np.float32), beta)
+    if known is None:
+        camera, pose = start_pose(model, capture, photo)
+        face = FaceParams(pose.astype(np.float32), np.zeros(len(model.identity), np.float32), beta)
+    else:
+        camera, face = known
     data = embedded(model, capture)
     return descend(model, data, camera, face, beta, photo.focal_px, iterations, mean_shape)
 
@@ -218,7 +227,7 @@ def descend(
     for i in range(iterations):
         term = linearise(model, data, camera, face, beta, exif_focal_px, DISTANCE_MM)
         cost.append(0.5 * float(term.residual @ term.residual))
-        if mean_shape:
+        if mean_shape or known is not None:
             term.jacobian[:, 7:] = 0
         camera, face = step([(term.jacobian, term.residual)], camera, face, damping=10.0 ** (-1 - i / 2))
     term = linearise(model, data, camera, face, beta, exif_focal_px, DISTANCE_MM)

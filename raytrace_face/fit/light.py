@@ -7,6 +7,7 @@ the search, small rings round each light found for its exact direction.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +37,13 @@ strong: little of the face says that it is there."""
 COLOUR_PULL = 0.05
 """Pull of each light's colour to that of all light, as a share of the evidence that the light has when it is alone."""
 SEARCH_PIXELS = 2000
-"""Pixels the search looks at: light is a global unknown, more do not change it."""
+"""Most pixels the search looks at: light is a global unknown, more do not change it."""
 AMBIENT_LEVEL = 1
 """Geodesic level of the ambient quadrature: 42 directions integrate an order-2 light under visibility to 2 %."""
 REFINE_RADII_DEG = (11.0, 5.0)
 """Radii of the rings traced round a light: two thirds of the dense grid's spacing, then half of that."""
+COARSE_RADIUS_DEG = 20.0
+"""The same for a light found among the `AMBIENT_LEVEL` directions, 32 degrees apart, where none was expected."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,37 @@ class Tracing:
         return head_transport(self.head, self.view, self.T_camera_head, lights, s.specular_map, s.roughness_map, seed)
 
 
+@dataclass(frozen=True)
+class LightColumns:
+    """Transport of the lights found and of an even stage round them, as far as it was traced to find them."""
+
+    lights: Transport
+    """(P, N)"""
+    sky: Transport
+    """(P, D)"""
+    directions: F
+    """(D, 3) of the even stage."""
+
+    def shade(self, surface: Surface, light: Light) -> tuple[F, F, F]:
+        """Diffuse shading (P, 3), highlight (P, 3) and visibility of each light (P, N)."""
+        t = joined([self.lights, self.sky])
+        D = len(self.directions)
+        strengths = np.concatenate([light.irradiance, ambient_columns(np.eye(D), self.directions) @ light.ambient])
+        visibility = self.lights.diffuse / np.maximum(self.lights.unshadowed, 1e-6)
+        return t.diffuse @ strengths, surface.f0[:, None] * (t.specular @ strengths), visibility
+
+
+def picked(t: Transport, lights: Any) -> Transport:
+    """The columns of some lights (index or slice)."""
+    return Transport(t.diffuse[:, lights], t.specular[:, lights], t.unshadowed[:, lights])
+
+
+def joined(parts: list[Transport]) -> Transport:
+    """All columns of several transports of the same pixels."""
+    names = ("diffuse", "specular", "unshadowed")
+    return Transport(*(np.concatenate([getattr(t, name) for t in parts], axis=1) for name in names))
+
+
 def radiance_columns(transport: Transport, surface: Surface) -> F:
     """(P, L, 3) image under each light: albedo T_d + F0 T_s."""
     diffuse = surface.albedo[:, None, :] * transport.diffuse[:, :, None]
@@ -122,7 +156,8 @@ def estimate_light(
     seed: int,
     start: Light | None = None,
     clipped: NDArray[np.bool_] | None = None,
-) -> Light:
+    expected: F | None = None,
+) -> tuple[Light, LightColumns]:
     """Find the lights of a photo.
 
     Args:
@@ -130,6 +165,11 @@ def estimate_light(
         weight: (P,) weight of each pixel.
         start: lights already found: only their directions are refined, no search.
         clipped: (P, 3) channels that are at least as bright as the image says.
+        expected: (N, 3) unit vectors to where lights are expected. The search then tries them and a ring round each;
+            of the rest of the sphere only the directions that are traced for the ambient anyway.
+
+    Returns:
+        The lights, the main one first, and what was traced of them.
     """
     bound = np.zeros(image.shape, bool) if clipped is None else clipped
     over = np.asarray(bound.any(axis=1))
@@ -138,30 +178,44 @@ def estimate_light(
     scale = (RESIDUAL_SCALE if config.robust else LEAST_SQUARES) * mean
     w = weight.astype(np.float64)
     angle = config.angular_radius_deg
-    dense = geodesic(config.search_level if start is None else AMBIENT_LEVEL).vertices
-    colour = radiance_columns(tracing.columns(dense, angle, seed), tracing.surface)
+    dense = geodesic(config.search_level if start is None and expected is None else AMBIENT_LEVEL).vertices
+    sky = tracing.columns(dense, angle, seed)
+    colour = radiance_columns(sky, tracing.surface)
     Y_dense = colour @ REC709_LUMINANCE
     uniform = Y_dense.sum(axis=1, keepdims=True) * (4 / len(dense))
-    some = slice(None, None, max(len(Y) // SEARCH_PIXELS, 1))
-    if start is None:
-        chosen = _search(Y_dense[some], uniform[some], Y[some], w[some], over[some], scale, dense, config)
-        directions, lights = dense[chosen], colour[:, chosen]
+    some = slice(None, None, -(-len(Y) // SEARCH_PIXELS))
+    if start is not None:
+        directions, reach_deg = start.directions.copy(), np.full(len(start.directions), REFINE_RADII_DEG[1])
+        lamps = tracing.columns(directions, angle, seed + 1)
     else:
-        directions = start.directions.copy()
-        lights = radiance_columns(tracing.columns(directions, angle, seed + 1), tracing.surface)
-    radii = REFINE_RADII_DEG if start is None else REFINE_RADII_DEG[1:]
-    for radius in radii if config.refine and config.kind == "sparse" else ():
-        for k in range(len(directions)):
+        near = _surroundings(np.zeros((0, 3)) if expected is None else expected)
+        tried, traced = np.concatenate([near, dense]), joined([tracing.columns(near, angle, seed + 1), sky])
+        Y_tried = radiance_columns(traced, tracing.surface) @ REC709_LUMINANCE
+        chosen = _search(Y_tried[some], uniform[some], Y[some], w[some], over[some], scale, tried, config)
+        directions, lamps = tried[chosen], picked(traced, chosen)
+        coarse = np.full(len(chosen), expected is not None) & (chosen >= len(near))
+        reach_deg = np.where(coarse, COARSE_RADIUS_DEG, REFINE_RADII_DEG[0 if expected is None else 1])
+    lights = radiance_columns(lamps, tracing.surface)
+    for radius in (COARSE_RADIUS_DEG, *REFINE_RADII_DEG) if config.refine and config.kind == "sparse" else ():
+        for k in np.flatnonzero(reach_deg >= radius):
             ring = solve.tangent_directions(directions[k], radius)
             ring_Y = radiance_columns(tracing.columns(ring, angle, seed + 2), tracing.surface) @ REC709_LUMINANCE
             fixed = np.concatenate([uniform, np.delete(lights, k, axis=1) @ REC709_LUMINANCE], axis=1)
             cost, _ = solve.search_costs(ring_Y[some], fixed[some], Y[some], w[some], scale, clipped=over[some])
             directions[k] = solve.quadratic_minimum(ring, cost, radius)
-            lights[:, k] = radiance_columns(tracing.columns(directions[k : k + 1], angle, seed + 3), tracing.surface)[
-                :, 0
-            ]
+            turned = tracing.columns(directions[k : k + 1], angle, seed + 3)
+            lamps = joined([picked(lamps, slice(k)), turned, picked(lamps, slice(k + 1, None))])
+            lights[:, k] = radiance_columns(turned, tracing.surface)[:, 0]
     found = _colours(directions, lights, ambient_columns(colour, dense), image.astype(np.float64), bound, w, scale)
-    return main_first(found, w @ (lights @ REC709_LUMINANCE) / float((w @ Y_dense).max()))
+    order = main_first(found, w @ (lights @ REC709_LUMINANCE) / float((w @ Y_dense).max()))
+    ordered = Light(found.directions[order], found.irradiance[order], found.ambient)
+    return ordered, LightColumns(picked(lamps, order), sky, dense)
+
+
+def _surroundings(directions: F) -> F:
+    """(7 N, 3) directions (N, 3) and a ring round each."""
+    rings = [solve.tangent_directions(d, REFINE_RADII_DEG[0], rings=1) for d in directions]
+    return np.concatenate([np.zeros((0, 3)), *rings])
 
 
 def _search(
@@ -212,15 +266,14 @@ def _colours(
     return Light(directions, x[:N], x[N:])
 
 
-def main_first(light: Light, reach: F) -> Light:
-    """The lights strongest first, but those last that hardly reach the face (`MAIN_REACH`).
+def main_first(light: Light, reach: F) -> NDArray[np.int64]:
+    """(N,) order of the lights: strongest first, but those last that hardly reach the face (`MAIN_REACH`).
 
     Args:
         reach: (N,) what each gives the photo's pixels, relative to the best placed light of the same strength.
     """
     strength = light.irradiance.mean(axis=1)
-    order = np.lexsort((-strength, reach < MAIN_REACH))
-    return Light(light.directions[order], light.irradiance[order], light.ambient)
+    return np.lexsort((-strength, reach < MAIN_REACH))
 
 
 def stage_lights(light: Light, config: LightConfig) -> StageLights:

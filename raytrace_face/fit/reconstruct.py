@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,18 @@ from raytrace_face.capture.colour import luminance
 from raytrace_face.config import Config
 from raytrace_face.face.model import FaceModel
 from raytrace_face.fit.checkpoint import Checkpoint
+from raytrace_face.fit.guess import Guess
 from raytrace_face.result import Reconstruction, installed_versions
 from raytrace_face.types import Capture, Maps, Photo
+
+if TYPE_CHECKING:
+    from raytrace_face.tracer.texture import TexelMap
+
+NOT_TRUSTED = "the encoder does not trust what it sees in this photo: the fit began at the landmarks"
+COARSE_TEXTURE = 128
+"""Texels a side of maps that are smooth: prior F0 and roughness while light and shape are sought."""
+Look = Callable[[Photo, Capture, Config], Guess | None]
+"""Sees a face in a photo at once."""
 
 
 class Progress:
@@ -64,8 +75,11 @@ def reconstruct(
     model: FaceModel | None = None,
     progress: bool = True,
     checkpoint: str | Path | None = None,
+    look: Look | None = None,
 ) -> Reconstruction:
     """Recover geometry, reflectance, camera, light and self-shadows of a face.
+
+    `raytrace_face.reconstruct` is this function with the encoder as `look` where the configuration asks for it.
 
     Args:
         photo: a `Photo`, a file, or an array (H, W) or (H, W, 3) of 8- or 16-bit codes or floats (`config.colour`).
@@ -73,6 +87,8 @@ def reconstruct(
         model: face model; default the one that `config.face_model` names.
         progress: show a bar with the loss on stderr.
         checkpoint: folder to resume from after a kill.
+        look: sees a face in a photo at once, and the fit begins at what it says; None where it does not trust itself,
+            and the fit begins at the landmarks. Only for the embedded face model, whose coefficients it speaks.
 
     Raises:
         InputError, NoFaceError: the photo cannot be used, or there is no such face model.
@@ -83,6 +99,8 @@ def reconstruct(
 
     given = Config() if config is None else config
     settings = given.resolved()
+    if (settings.start == "encoder") != (look is not None):
+        raise ValueError(f"start is {settings.start!r}, and look is {look}: call raytrace_face.reconstruct")
     watch = Stopwatch()
     with watch.phase("model"):
         brought = find(settings.face_model) if model is None and settings.face_model != EMBEDDED else model
@@ -93,9 +111,11 @@ def reconstruct(
         seen = run_capture(picture, settings.face, settings.stage2.size)
     folder = None if checkpoint is None else Path(checkpoint)
     store = Checkpoint(folder, picture, settings, "" if brought is None or folder is None else fingerprint(brought))
+    with watch.phase("encoder"):
+        guess = None if look is None else look(picture, seen, settings)
     bar = Progress(progress)
     try:
-        return _fit(picture, seen, given, settings, brought, store, bar, watch)
+        return _fit(picture, seen, given, settings, brought, store, bar, watch, guess)
     finally:
         bar.close()
 
@@ -110,7 +130,7 @@ def _as_photo(photo: Photo | str | Path | NDArray[Any], colour: str) -> Photo:
 
 def _fit(
     photo: Photo, seen: Capture, given: Config, config: Config, model: FaceModel | None, store: Checkpoint,
-    bar: Progress, watch: Stopwatch,
+    bar: Progress, watch: Stopwatch, guess: Guess | None,
 ) -> Reconstruction:  # fmt: skip
     from raytrace_face.face.skin_prior import roughness_prior, skin_prior, specular_prior
     from raytrace_face.face.store import load_embedded
@@ -124,21 +144,27 @@ def _fit(
         face_model = load_embedded() if model is None else model
         prior = skin_prior(face_model)
         head = HeadScene(face_model)
-        texels = texel_map(face_model, config.stage2.texture)
-        small = texel_map(face_model, 128)
+        texels, small = (
+            embedded_texels(size) if model is None else texel_map(face_model, size)
+            for size in (config.stage2.texture, COARSE_TEXTURE)
+        )
         f0_prior, roughness = specular_prior(face_model), roughness_prior(face_model)
         setting = stage1.Setting(
             face_model, prior, head, photo, seen, config, small, small.spread(f0_prior), small.spread(roughness)
         )
     with watch.phase("landmarks"):
-        begin = landmarks.fit_landmarks(face_model, seen, photo, mean_shape=config.stage1.shape == "mean")
+        if guess is None:
+            begin = landmarks.fit_landmarks(face_model, seen, photo, mean_shape=config.stage1.shape == "mean")
+        else:
+            known = guess.camera, guess.face
+            begin = landmarks.fit_landmarks(face_model, seen, photo, stage1.POSE_STEPS, known=known)
         bar("landmarks", begin.cost[-1])
     observation = observe(photo, seen, config.stage2.size)
     with watch.phase("stage1"):
         if config.solver == "montecarlo":
             first = montecarlo.stage1(setting, begin, config.seed, store, bar)
         else:
-            first = stage1.run(setting, begin, config.seed, store, bar)
+            first = stage1.run(setting, begin, config.seed, store, bar, guess)
             first = montecarlo.refine(setting, first, config.seed, store, bar)
         lights = stage_lights(first.light, config.light) if first.stage is None else first.stage
         ambient = first.light.ambient_sh()
@@ -189,11 +215,24 @@ def _fit(
             "shadow_fraction": float((shown.shadow[weight > 0.5] < 0.5).mean()) if (weight > 0.5).any() else 0.0,
             "ambient_share": _ambient_share(first.light),
         },
-        warnings=(*seen.warnings, *_doubts(weight, seen)),
+        warnings=(
+            *seen.warnings,
+            *_doubts(weight, seen),
+            *((NOT_TRUSTED,) if config.start == "encoder" and guess is None else ()),
+        ),
         versions=installed_versions(),
         history={"landmarks": begin.cost, f"{name}stage1": first.history, f"{name}stage2": curve},
         model=model,
     )
+
+
+@lru_cache(maxsize=4)
+def embedded_texels(size: int) -> TexelMap:
+    """The texels of the embedded model, which are the same for every photo."""
+    from raytrace_face.face.store import load_embedded
+    from raytrace_face.tracer.texture import texel_map
+
+    return texel_map(load_embedded(), size)
 
 
 def _ambient_share(light: Any) -> float:

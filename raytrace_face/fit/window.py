@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from lightstage.environment import sh_basis
 from lightstage.rig import AreaLights, StageLights, directional_lights, geodesic
+from lightstage.transport import Transport
 from raytrace_face.capture.colour import linear_to_srgb, luminance
 from raytrace_face.face.model import PARTS
 from raytrace_face.face.parts import PART_MATERIALS, eye_texture
@@ -18,7 +20,7 @@ from raytrace_face.fit.observation import Observation, fit_weight, window_camera
 from raytrace_face.fit.stage1 import Setting
 from raytrace_face.fit.stage2 import Lit, Texels, sample_texture
 from raytrace_face.result import Pictures
-from raytrace_face.tracer.onelight import head_transport
+from raytrace_face.tracer.onelight import head_transports
 from raytrace_face.tracer.render import GBuffer, View, gbuffer
 from raytrace_face.tracer.texture import TexelMap, visible_points
 from raytrace_face.types import Array, Camera, FaceParams, Maps
@@ -67,18 +69,20 @@ def light_window(
     dense = geodesic(AMBIENT_LEVEL).vertices
     sky = np.maximum(sh_basis(dense) @ ambient_sh, 0) * (4 / len(dense))  # irradiance / pi of each patch
 
-    def trace(some: AreaLights, roughness: Array, view: View, offset: int) -> tuple[Array, Array, Array]:
-        t = head_transport(setting.head, view, face.T_camera_head, some, setting.specular_map, roughness, seed + offset)
-        return t.diffuse, t.specular, t.unshadowed
+    def trace(some: AreaLights, factors: Array, view: View, offset: int) -> Iterator[Transport]:
+        maps = [np.clip(setting.roughness_map * factor, 0.1, 1) for factor in factors]
+        yield from head_transports(
+            setting.head, view, face.T_camera_head, some, setting.specular_map, maps, seed + offset
+        )
 
     few = replace(view, samples=max(samples // 4, 2))  # the ambient is the mean of 42 lights already
-    a_diffuse, a_specular, a_open = trace(directional_lights(dense, 10.0), setting.roughness_map, few, 0)
-    shading, highlight, unshadowed = a_diffuse @ sky, np.repeat((a_specular @ sky)[None], 3, 0), a_open @ sky
+    a = next(trace(directional_lights(dense, 10.0), np.ones(1, np.float32), few, 0))
+    shading, highlight, unshadowed = a.diffuse @ sky, np.repeat((a.specular @ sky)[None], 3, 0), a.unshadowed @ sky
     light_shadow = np.ones((lights.rig.count, S * S), np.float32)
     if len(on):
-        for k, factor in enumerate(ROUGHNESS_STEPS):
-            d, s, u = trace(area, np.clip(setting.roughness_map * factor, 0.1, 1), view, 1)
-            highlight[k] += s @ colour
+        for k, t in enumerate(trace(area, ROUGHNESS_STEPS, view, 1)):
+            highlight[k] += t.specular @ colour
+        d, u = t.diffuse, t.unshadowed
         shading, unshadowed = shading + d @ colour, unshadowed + u @ colour
         # a light that does not reach a pixel at all (behind the horizon) casts no shadow there
         visible = np.where(u > 1e-6 * u.max(), d / np.maximum(u, 1e-9), 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,21 @@ def _said(path: Path) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise InputError(f'card {str(path)!r} holds no JSON object: give one, such as {{"licence": "CC0-1.0"}}')
     return said
+
+
+def shipped() -> Path:
+    """The weights that come with the program.
+
+    Raises:
+        InputError: this installation has none.
+    """
+    path = Path(str(resources.files("raytrace_face") / "assets" / "encoder.safetensors"))
+    if not path.is_file():
+        raise InputError(
+            f"this installation has no encoder ({path} is not there): install the released package again, or name "
+            "weights of `train export` with --weights"
+        )
+    return path
 
 
 def load(path: Path) -> Trained:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import drjit as dr
@@ -35,16 +36,30 @@ def head_transport(
     Returns:
         Columns over `view.pixels`: `diffuse` for unit albedo, `specular` for unit F0.
     """
+    return next(head_transports(head, view, T_camera_head, lights, specular, [roughness], seed))
+
+
+def head_transports(
+    head: HeadScene,
+    view: View,
+    T_camera_head: NDArray[np.floating],
+    lights: AreaLights,
+    specular: NDArray[np.floating],
+    roughnesses: Sequence[NDArray[np.floating]],
+    seed: int,
+) -> Iterator[Transport]:
+    """`head_transport` for one map of roughness after the other, of the same rays."""
     si = intersect(head, view, T_camera_head, seed)
-    size_s, size_r = specular.shape[0], roughness.shape[0]
-    f0 = bilinear(owned(mi.Float, np.asarray(specular, np.float32)), size_s, 1, si.uv)
-    r = bilinear(owned(mi.Float, np.asarray(roughness, np.float32)), size_r, 1, si.uv)
     wi = si.to_world(si.wi)
-    dr.eval(f0, r, wi)
-
-    def response(wo: Any, normal: Any, lane: Any) -> tuple[Any, Any]:
-        f0_here, r_here = dr.gather(mi.Float, f0, lane), dr.gather(mi.Float, r, lane)
-        return skin.lobes(dr.gather(mi.Vector3f, wi, lane), wo, normal, f0_here, r_here)
-
+    dr.eval(wi, si.t, si.p, si.n, si.sh_frame.n, si.uv)  # together: what is asked for later would trace the rays again
+    f0 = bilinear(owned(mi.Float, np.asarray(specular, np.float32)), specular.shape[0], 1, si.uv)
     occluders = head.scene if view.shadows else mi.load_dict({"type": "scene"})  # of nothing: every light is seen
-    return transport(occluders, si, lights, view.samples, seed, response)
+    for roughness in roughnesses:
+        r = bilinear(owned(mi.Float, np.asarray(roughness, np.float32)), roughness.shape[0], 1, si.uv)
+        dr.eval(f0, r)
+
+        def response(wo: Any, normal: Any, lane: Any, r: Any = r) -> tuple[Any, Any]:
+            f0_here, r_here = dr.gather(mi.Float, f0, lane), dr.gather(mi.Float, r, lane)
+            return skin.lobes(dr.gather(mi.Vector3f, wi, lane), wo, normal, f0_here, r_here)
+
+        yield transport(occluders, si, lights, view.samples, seed, response)

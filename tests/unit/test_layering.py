@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS = [
     *("lightstage", "errors", "types", "config", "output", "backend", "assets", "capture", "face", "tracer", "export"),
     *("picture", "export_scene", "export_obj", "export_blender", "panel", "result", "fit", "adopt", "edit", "measure"),
-    "learn",  # after the measures, by which it is validated
+    *("learn", "recover"),  # after the measures, by which the encoder is validated; where a fit begins with it
     *("compare", "compare_sheet", "benchmark", "evaluate", "report", "doctor", "cli_edit", "cli_export"),
     *("cli_compare", "cli_models", "cli_train", "cli_predict", "cli", "__main__"),
 ]

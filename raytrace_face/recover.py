@@ -1,0 +1,94 @@
+"""The way in: a reconstruction by its settings, begun at the landmarks or at what the encoder sees."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from raytrace_face.config import Config
+from raytrace_face.errors import InputError
+from raytrace_face.face.model import FaceModel
+from raytrace_face.types import Capture, Photo
+
+if TYPE_CHECKING:
+    from raytrace_face.fit.guess import Guess
+    from raytrace_face.fit.reconstruct import Look
+    from raytrace_face.learn.predict import Predictor
+    from raytrace_face.result import Reconstruction
+
+
+def reconstruct(
+    photo: Photo | str | Path | NDArray[Any],
+    config: Config | None = None,
+    *,
+    model: FaceModel | None = None,
+    progress: bool = True,
+    checkpoint: str | Path | None = None,
+) -> Reconstruction:
+    """Recover geometry, reflectance, camera, light and self-shadows of a face.
+
+    Args:
+        photo: a `Photo`, a file, or an array (H, W) or (H, W, 3) of 8- or 16-bit codes or floats (`config.colour`).
+        config: settings; default standard quality.
+        model: face model; default the one that `config.face_model` names.
+        progress: show a bar with the loss on stderr.
+        checkpoint: folder to resume from after a kill.
+
+    Raises:
+        InputError, NoFaceError: the photo or the encoder's weights cannot be used, or there is no such face model.
+        MachineError: no usable libLLVM or GPU.
+    """
+    from raytrace_face.fit import reconstruct as fit
+
+    settings = (Config() if config is None else config).resolved()
+    options: dict[str, Any] = {"progress": progress, "checkpoint": checkpoint}
+    if model is not None:
+        options["model"] = model
+    if settings.start == "encoder":
+        if model is not None:
+            raise InputError("start is 'encoder', which speaks of the embedded face model alone: use start landmarks")
+        options["look"] = encoder(settings)
+    return fit.reconstruct(photo, config, **options)
+
+
+def encoder(config: Config) -> Look:
+    """What `config.weights` (empty: the shipped weights) see in a photo. They are read once a process.
+
+    Raises:
+        InputError: the weights cannot be used.
+        MachineError: no usable libLLVM or GPU.
+    """
+    from raytrace_face.backend import start
+
+    start(config.device, config.deterministic)  # before the tracer is loaded
+    from raytrace_face.fit.guess import Guess
+    from raytrace_face.learn.weights import shipped
+
+    path = Path(config.weights) if config.weights else shipped()
+    if not path.is_file():
+        raise InputError(f"weights {str(path)!r} do not exist: check the path (`train export` writes such a file)")
+
+    def look(photo: Photo, seen: Capture, settings: Config) -> Guess | None:
+        network = predictor(path)
+        found = network.look(photo, seen, seed=settings.seed)
+        if network.doubts(found):
+            return None
+        albedo = found.predicted.albedo[0].detach().cpu().numpy()
+        return Guess(found.camera, found.face, found.predicted.lights.stage(0), albedo)
+
+    return look
+
+
+def predictor(path: Path) -> Predictor:
+    """The network of a file: loaded once a process, and again when the file has changed."""
+    return _predictor(path.resolve(), path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _predictor(path: Path, changed_ns: int) -> Predictor:
+    from raytrace_face.learn.predict import Predictor
+
+    return Predictor(path)

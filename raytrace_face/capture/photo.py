@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from raytrace_face.capture.colour import srgb_to_linear
+from raytrace_face.capture.colour import encode_u8, srgb_to_linear
 from raytrace_face.capture.deep import MAX_PIXELS, check_size, read_deep
 from raytrace_face.errors import InputError
 from raytrace_face.types import Photo
@@ -49,6 +49,11 @@ def load_photo(path: str | Path, colour: str = "srgb") -> Photo:
     is_float = values.dtype.kind == "f"
     name = Path(path).name or str(path)
     return _finish(values, "linear" if is_float else colour, name, digest, focal, is_float=is_float)
+
+
+def codes_of(photo: Photo) -> NDArray[np.uint8]:
+    """(H, W, 3) 8-bit sRGB codes of a photo: those of its file, or its light encoded anew."""
+    return encode_u8(photo.linear) if photo.codes is None else photo.codes
 
 
 def load_values(path: str | Path) -> NDArray[np.float32]:
@@ -307,7 +312,10 @@ def _finish(values: NDArray[Any], colour: str, name: str, digest: str, focal: fl
     if scaled.shape[2] == 4:  # over white, in linear light
         alpha = np.clip(scaled[..., 3:], 0, 1)
         linear = linear * alpha + (1 - alpha)
-    return Photo(np.ascontiguousarray(linear, np.float32), clipped, name, digest, monochrome, focal)
+    codes = None
+    if values.dtype == np.uint8 and colour == "srgb" and scaled.shape[2] < 4:
+        codes = np.ascontiguousarray(np.broadcast_to(values, colours.shape))
+    return Photo(np.ascontiguousarray(linear, np.float32), clipped, name, digest, monochrome, focal, codes)
 
 
 def _decoded(values: NDArray[Any], colours: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from raytrace_face.types import Array, Glimpse
 
 if TYPE_CHECKING:
@@ -58,14 +60,27 @@ class Untraced(Pictures):
 
     @property
     def traced(self) -> bool:
-        """Whether they have been asked for."""
+        """Whether any has been asked for but the photo, which is there without."""
         return "render" in self.__dict__
 
     def __getattr__(self, name: str) -> Any:
         """A picture that is not there yet."""
         if name not in (f.name for f in fields(Pictures)):
             raise AttributeError(f"pictures have no {name!r}")
+        if name == "photo":
+            self.__dict__[name] = _photo(self.glimpse, self.result.window.size)
+            return self.__dict__[name]
         from raytrace_face.retrace import retraced_glimpse
 
         self.__dict__.update(vars(retraced_glimpse(self.result, self.glimpse)))
         return self.__dict__[name]
+
+
+def _photo(glimpse: Glimpse, size: int) -> Array:
+    """(S, S, 3) the window of a glimpse, black outside the photo."""
+    x, y = (int(v) for v in glimpse.corner)
+    height, width = glimpse.linear.shape[:2]
+    out = np.zeros((size, size, 3), np.float32)
+    left, top, right, bottom = max(x, 0), max(y, 0), min(x + size, width), min(y + size, height)
+    out[top - y : bottom - y, left - x : right - x] = glimpse.linear[top:bottom, left:right]
+    return out

@@ -1,20 +1,47 @@
-"""The contact sheet of many predictions: one row each."""
+"""The contact sheet of many predictions: one row each, of pictures that are traced small and quickly."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from raytrace_face.capture.colour import encode_u8
+from raytrace_face.edit.composite import resized
 from raytrace_face.panel import BACKGROUND, GAP, INK, LABEL, TILE, WARN, fit_text, tile, white_of
 from raytrace_face.result import Reconstruction
 
+SHOWN = 64
+"""Rows of a sheet: what a person looks through, and 20 s of tracing."""
+SIZE = 128
+"""Pixels a side of the traced pictures: half of a tile."""
+SAMPLES = 32
+"""Rays a pixel."""
+
+
+def sheet(folder: Path, names: Sequence[str]) -> Image.Image:
+    """The sheet of result folders in a folder: all, or SHOWN of them, evenly out of all."""
+    chosen = np.unique(np.linspace(0, len(names) - 1, min(SHOWN, len(names))).round().astype(int))
+    return stacked([row(names[k], Reconstruction.load(folder / names[k])) for k in chosen])
+
 
 def row(name: str, result: Reconstruction) -> Image.Image:
-    """Photo, prediction, shading and albedo under the photo's name, in the colour of a warning where there is one."""
-    p = result.pictures
-    head = np.linalg.norm(p.normals, axis=-1, keepdims=True) > 0
-    pictures = (p.photo, np.where(head, p.render, 0.25 * p.photo), p.shading / white_of(p.shading, head), p.diffuse)
+    """Photo, prediction, shading and albedo map under the photo's name, in the colour of a warning where there is one.
+
+    Only the photo is taken from the result's pictures, so that none are traced in full.
+    """
+    camera = result.camera.windowed(result.window.resized(SIZE))
+    head = result.depth(camera)[..., None] > 0
+    traced = result.render(camera, spp=SAMPLES)
+    maps = result.maps
+    clay = replace(result, maps=replace(maps, diffuse=np.ones_like(maps.diffuse), specular=0 * maps.specular))
+    shading = clay.render(camera, spp=SAMPLES)
+    photo = result.pictures.photo
+    over = np.where(head, traced, 0.25 * resized(photo, SIZE))
+    pictures = (photo, over, shading / white_of(shading, head), maps.diffuse)
     out = Image.new("RGB", (GAP + len(pictures) * (TILE + GAP), LABEL + TILE + GAP), BACKGROUND)
     pen = ImageDraw.Draw(out)
     text = f"{name}: {result.warnings[0]}" if result.warnings else name
@@ -29,7 +56,7 @@ def row(name: str, result: Reconstruction) -> Image.Image:
     return out
 
 
-def stacked(rows: list[Image.Image]) -> Image.Image:
+def stacked(rows: Sequence[Image.Image]) -> Image.Image:
     """Rows of one width under one another."""
     out = Image.new("RGB", (rows[0].width, sum(r.height for r in rows)), BACKGROUND)
     top = 0

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LAYERS = [
-    *("lightstage", "errors", "types", "config", "output", "backend", "assets", "capture", "face", "tracer", "export"),
+    *("lightstage", "errors", "types", "config", "output", "backend", "workers", "assets", "capture", "face", "tracer", "export"),
     *("picture", "export_scene", "export_obj", "export_blender", "panel", "pictures", "result_io", "result", "fit"),
     *("retrace", "adopt", "edit", "measure"),
     "learn",  # after the measures, by which it is validated

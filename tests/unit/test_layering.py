@@ -11,9 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LAYERS = [
-    *("lightstage", "errors", "types", "config", "output", "backend", "workers", "assets", "capture", "face", "tracer", "export"),
-    *("picture", "export_scene", "export_obj", "export_blender", "panel", "pictures", "result_io", "result", "fit"),
-    *("retrace", "adopt", "edit", "measure"),
+    *("lightstage", "errors", "types", "config", "output", "backend", "workers", "assets", "capture", "face", "tracer"),
+    *("export", "picture", "export_scene", "export_obj", "export_blender", "panel", "pictures", "result_io", "result"),
+    *("fit", "retrace", "adopt", "edit", "measure"),
     "learn",  # after the measures, by which it is validated
     *("compare", "compare_sheet", "benchmark", "evaluate", "report", "doctor", "cli_edit", "cli_export"),
     *("cli_compare", "cli_models", "cli_train", "cli_predict", "cli", "__main__"),

@@ -1,4 +1,7 @@
-"""The contact sheet of many predictions: one row each, of pictures that are traced small and quickly."""
+"""The contact sheet of many predictions: one row each, of pictures that are traced small.
+
+This module loads the tracer: call `raytrace_face.backend.start` before it is imported.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 from raytrace_face.capture.colour import encode_u8
 from raytrace_face.edit.composite import resized
+from raytrace_face.fit.observation import Observation
 from raytrace_face.panel import BACKGROUND, GAP, INK, LABEL, TILE, WARN, fit_text, tile, white_of
 from raytrace_face.result import Reconstruction
+from raytrace_face.retrace import retraced
 
 SHOWN = 64
-"""Rows of a sheet: what a person looks through, and 20 s of tracing."""
+"""Rows of a sheet: what a person looks through."""
 SIZE = 128
 """Pixels a side of the traced pictures: half of a tile."""
-SAMPLES = 32
-"""Rays a pixel."""
 
 
 def sheet(folder: Path, names: Sequence[str]) -> Image.Image:
@@ -29,19 +32,12 @@ def sheet(folder: Path, names: Sequence[str]) -> Image.Image:
 
 
 def row(name: str, result: Reconstruction) -> Image.Image:
-    """Photo, prediction, shading and albedo map under the photo's name, in the colour of a warning where there is one.
-
-    Only the photo is taken from the result's pictures, so that none are traced in full.
-    """
-    camera = result.camera.windowed(result.window.resized(SIZE))
-    head = result.depth(camera)[..., None] > 0
-    traced = result.render(camera, spp=SAMPLES)
-    maps = result.maps
-    clay = replace(result, maps=replace(maps, diffuse=np.ones_like(maps.diffuse), specular=0 * maps.specular))
-    shading = clay.render(camera, spp=SAMPLES)
-    photo = result.pictures.photo
-    over = np.where(head, traced, 0.25 * resized(photo, SIZE))
-    pictures = (photo, over, shading / white_of(shading, head), maps.diffuse)
+    """Photo, prediction, shading and albedo under the photo's name, in the colour of a warning where there is one."""
+    window = result.window.resized(SIZE)
+    photo = resized(result.pictures.photo, SIZE)  # the one picture that needs no tracing
+    p = retraced(replace(result, window=window), Observation(photo, np.ones((SIZE, SIZE), np.float32), window))
+    head = np.linalg.norm(p.normals, axis=-1, keepdims=True) > 0
+    pictures = (p.photo, np.where(head, p.render, 0.25 * p.photo), p.shading / white_of(p.shading, head), p.diffuse)
     out = Image.new("RGB", (GAP + len(pictures) * (TILE + GAP), LABEL + TILE + GAP), BACKGROUND)
     pen = ImageDraw.Draw(out)
     text = f"{name}: {result.warnings[0]}" if result.warnings else name

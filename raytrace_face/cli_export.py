@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Flag = tyro.conf.FlagCreatePairsOff[bool]
 Format = Literal["obj", "mitsuba", "mitsuba-stock", "blender", "glb", "ply", "light-exr"]
 WRITTEN = {"glb": "face.glb", "ply": "mesh_posed.ply", "light-exr": "light.exr"}
-"""Formats that lie in every result folder, and their files there."""
+"""Formats that lie in the folder of a result with pictures, and their files there."""
 SUFFIXES = {"glb": ".glb", "ply": ".ply", "light-exr": ".exr"}
 
 
@@ -47,8 +47,10 @@ def export(
     else:
         check_output(out, force)
     face = Reconstruction.load(result)
-    if to in WRITTEN:
+    if to in WRITTEN and face.traced:
         _copy(result / WRITTEN[to], out, force)
+    elif to in WRITTEN:
+        _make(face, to, out, force)
     else:
         _write(face, to, out, force)
     print(f"{to:<14}{out}")
@@ -61,6 +63,22 @@ def _copy(file: Path, out: Path, force: bool) -> None:
         raise InputError(f"{str(file)!r} is missing: reconstruct it again")
     with new_file(out, force) as temporary:
         shutil.copyfile(file, temporary)
+
+
+def _make(face: Reconstruction, to: str, out: Path, force: bool) -> None:
+    """The file that a prediction's folder does not hold."""
+    from raytrace_face import export
+    from raytrace_face.output import new_file
+
+    model = face.face_model()
+    with new_file(out, force) as temporary:
+        if to == "glb":
+            neutral = face.vertices(expression=False)
+            export.write_glb(temporary, model, neutral, face.face.expression, face.maps)
+        elif to == "ply":
+            export.write_ply(temporary, face.vertices(), model)
+        else:
+            export.write_exr(temporary, export.environment(face))
 
 
 def _write(face: Reconstruction, to: str, out: Path, force: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +11,11 @@ from tyro.conf import Positional
 from raytrace_face.errors import InputError
 
 if TYPE_CHECKING:
-    from raytrace_face.types import Photo
+    from raytrace_face.learn.many import Job
 
 Flag = tyro.conf.FlagCreatePairsOff[bool]
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm")
 
 
@@ -24,96 +24,93 @@ def predict(
     *,
     weights: Path,
     out: OptionalPath = None,
+    face: OptionalInt = None,
+    pictures: Flag = False,
     refine: int = 0,
     every: int = 25,
+    workers: int = 1,
     force: Flag = False,
     quiet: Flag = False,
 ) -> None:
     """Predict a face, all faces of a folder, or of a video, by one pass of a trained network.
 
-    A photo gives a result folder as `reconstruct` does; a folder or a video one such folder a photo or frame, with
-    contact.png over all and skipped.txt.
+    A photo gives a result folder that every command reads; a folder or a video one such folder a photo or frame, with
+    contact.png over them and skipped.txt.
 
     Args:
         photo: a photo, a folder of photos, or a video.
         weights: file of `train export`.
         out: folder to write; default: the name of the photo with _face, in the current folder.
+        face: which face of a photo, 0 = the largest (default).
+        pictures: trace the pictures too, and write all files that `reconstruct` writes, which takes ten times as long;
+            without it the commands that need pictures trace them.
         refine: steps of gradient descent through the tracer on what the network said.
         every: video: one frame out of so many.
+        workers: folder: so many photos at a time, on Ray.
         force: replace an existing result.
         quiet: no progress and no summary.
     """
-    if refine < 0 or every < 1:
-        raise InputError(f"refine is {refine}, every is {every}: they must be at least 0 and 1")
+    if refine < 0 or every < 1 or workers < 1:
+        raise InputError(f"refine is {refine}, every {every}, workers {workers}: they must be at least 0, 1 and 1")
     if not photo.exists():
         raise InputError(f"photo {str(photo)!r} does not exist: check the path")
+    several = photo.is_dir() or photo.suffix.lower() in VIDEOS
+    if workers > 1 and not photo.is_dir():
+        raise InputError(f"workers is {workers}, but {str(photo)!r} is no folder of photos: leave out --workers")
+    if face is not None and several:
+        raise InputError("--face goes with one photo: of a folder or a video the largest faces are taken")
     from raytrace_face.backend import start
-    from raytrace_face.output import check_output, new_folder
+    from raytrace_face.output import check_output
 
     folder = Path(f"{photo.stem or 'photo'}_face") if out is None else out
     check_output(folder, force)
     start()
-    from raytrace_face.learn.predict import Predictor
+    from raytrace_face.learn.many import Job
 
-    predictor = Predictor(weights)
-    if not photo.is_dir() and photo.suffix.lower() not in VIDEOS:
-        from raytrace_face.capture.photo import load_photo
+    job = Job(weights.resolve(), photo.resolve(), "", folder, face, refine, pictures)
+    if several:
+        _many(job, every, workers, force, quiet)
+    else:
+        _one(job, force, quiet)
 
-        result = predictor.predict(load_photo(photo), refine=refine)
-        result.save(folder, force=force)
-        if not quiet:
-            print("\n".join([*(f"warning     {line}" for line in result.warnings), f"result      {folder}"]))
-        return
+
+def _one(job: Job, force: bool, quiet: bool) -> None:
+    from raytrace_face.capture.photo import load_photo
+    from raytrace_face.learn.many import predicted, predictor
+
+    photo = load_photo(job.photo)
+    result = predicted(predictor(job.weights), photo, job)
+    result.save(job.out, force=force)
+    if not quiet:
+        print("\n".join([*(f"warning     {line}" for line in result.warnings), f"result      {job.out}"]))
+
+
+def _many(job: Job, every: int, workers: int, force: bool, quiet: bool) -> None:
+    from dataclasses import replace
+
     from tqdm import tqdm
 
-    from raytrace_face.learn.contact import row, stacked
-    from raytrace_face.output import write_json
+    from raytrace_face.learn import contact, many
+    from raytrace_face.output import new_folder, write_json
 
-    rows, skipped, doubted = [], list[str](), 0
+    folder, source = job.out, job.photo
+    jobs = many.jobs_of(source, job) if source.is_dir() else None
     with new_folder(folder, force) as temporary:
-        for name, one in tqdm(_photos(photo, every), desc="photos", disable=quiet, dynamic_ncols=True):
-            try:
-                if isinstance(one, InputError):
-                    raise one
-                result = predictor.predict(one, refine=refine)
-            except InputError as error:
-                skipped.append(f"{name}: {error}\n")
-                continue
-            result.save(temporary / name)
-            rows.append(row(name, result))
-            doubted += bool(result.warnings)
-        if not rows:
-            raise InputError(f"{str(photo)!r} holds no photo with a face ({len(skipped)} skipped): check the path")
-        stacked(rows).save(temporary / "contact.png")
+        if jobs is None:
+            coming = many.frames(source, every, replace(job, out=temporary))
+        else:
+            coming = many.done([replace(one, out=temporary) for one in jobs], workers)
+        shown = tqdm(coming, total=jobs and len(jobs), desc="photos", disable=quiet, dynamic_ncols=True)
+        found = sorted(shown, key=lambda one: one.name)
+        names = [one.name for one in found if not one.skipped]
+        skipped = [f"{one.name}: {one.skipped}\n" for one in found if one.skipped]
+        if not names:
+            raise InputError(f"{str(source)!r} holds no photo with a face ({len(skipped)} skipped): check the path")
+        contact.sheet(temporary, names).save(temporary / "contact.png")
         (temporary / "skipped.txt").write_text("".join(skipped), encoding="utf-8")
-        write_json(temporary / "result.json", {"predictions": len(rows), "skipped": len(skipped), "warned": doubted})
+        doubted = sum(one.warned for one in found)
+        write_json(temporary / "result.json", {"predictions": len(names), "skipped": len(skipped), "warned": doubted})
     if not quiet:
         print(
-            f"{len(rows)} results, {doubted} with warnings, {len(skipped)} skipped  (look at {folder / 'contact.png'})"
+            f"{len(names)} results, {doubted} with warnings, {len(skipped)} skipped  (look at {folder / 'contact.png'})"
         )
-
-
-def _photos(source: Path, every: int) -> Iterator[tuple[str, Photo | InputError]]:
-    """Name and photo of every file of a folder, or of frames of a video; or why it cannot be read."""
-    from raytrace_face.capture.photo import load_photo, photo_from_array
-
-    if source.is_dir():
-        from raytrace_face.learn.pack import photos_in
-
-        for path in photos_in(source):
-            name = str(path.relative_to(source)).replace("/", "_")
-            try:
-                yield name, load_photo(path)
-            except InputError as error:
-                yield name, error
-        return
-    import imageio.v3 as imageio
-
-    try:
-        for number, frame in enumerate(imageio.imiter(source, plugin="FFMPEG")):
-            if number % every == 0:
-                yield f"frame-{number:06d}", photo_from_array(frame, name=f"{source.stem}-{number:06d}.png")
-    except (OSError, RuntimeError, IndexError) as error:
-        raise InputError(
-            f"video {source.name} cannot be read ({str(error).splitlines()[0][:80]}): convert it"
-        ) from error

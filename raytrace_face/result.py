@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,47 +13,16 @@ import numpy as np
 from lightstage.rig import AreaLights, Rig, StageLights
 from raytrace_face.config import Config
 from raytrace_face.errors import InputError, RaytraceFaceError
-from raytrace_face.output import new_folder, sha256, write_json
-from raytrace_face.types import Array, Camera, FaceParams, Maps, Window
+from raytrace_face.output import new_folder
+from raytrace_face.pictures import Pictures, Untraced
+from raytrace_face.result_io import group, installed_versions, read_arrays, read_description, write
+from raytrace_face.types import Array, Camera, FaceParams, Glimpse, Maps, Window
 
 if TYPE_CHECKING:
     from raytrace_face.face.model import FaceModel
 
-FORMAT_VERSION = 1
-"""Version of the folder. A reader refuses a larger one."""
 LANES = 1 << 22
 """Rays traced at a time by `Reconstruction.render`: bounds its memory to about 1 GB."""
-REPORTED_PACKAGES = ("raytrace-face", "mitsuba", "drjit", "numpy", "scipy", "torch", "ai-edge-litert")
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Images on the fit window, (S, S, 3) or (S, S), float32, linear; rows from the top."""
-
-    photo: Array
-    """(S, S, 3) the photo on the window."""
-    render: Array
-    """(S, S, 3) re-rendering of the reconstruction; black outside the head."""
-    stage1: Array
-    """(S, S, 3) re-rendering after stage 1 (statistical albedo)."""
-    shading: Array
-    """(S, S, 3) diffuse irradiance / pi with shadows: what white skin would look like."""
-    shadow: Array
-    """(S, S) total self-shadow: shaded luminance with visibility over without, 1 = no shadow."""
-    light_shadow: Array
-    """(L, S, S) visibility of each light of the stage, 1 = visible; lights that are off are all 1."""
-    normals: Array
-    """(S, S, 3) unit shading normals in the camera frame, 0 outside the head."""
-    diffuse: Array
-    """(S, S, 3) diffuse albedo seen in the window."""
-    specular: Array
-    """(S, S) F0 seen in the window."""
-    roughness: Array
-    """(S, S) roughness seen in the window."""
-    confidence: Array
-    """(S, S) confidence of the reflectance seen in the window."""
-    mask: Array
-    """(S, S) weight of the pixel in the fit, [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +45,8 @@ class Reconstruction:
     maps: Maps
     statistical_diffuse: Array
     """(T, T, 3) diffuse albedo of stage 1, under the statistical prior."""
-    pictures: Pictures
+    pictures: Pictures = field(repr=False)
+    """`Untraced` ones are traced when they are first used."""
     landmarks_px: Array
     """(478, 2) detected landmarks in photo pixels."""
     photo_name: str
@@ -98,6 +65,15 @@ class Reconstruction:
     model: FaceModel | None = field(default=None, repr=False, compare=False)
     """The face model itself; None = the embedded one, which must then bear `model_name`, or one of the library. Not
     saved."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.pictures, Untraced):
+            self.pictures.belong(self)
+
+    @property
+    def traced(self) -> bool:
+        """Whether the pictures are there already."""
+        return not isinstance(self.pictures, Untraced) or self.pictures.traced
 
     def dominant_light_head(self) -> Array:
         """(3,) unit vector to the main light, head frame."""
@@ -209,6 +185,8 @@ class Reconstruction:
     ) -> Path:
         """Write the result folder (docs/file-format.md) in one piece: it appears complete or not at all.
 
+        A result whose pictures are not traced is two files, from which every command goes on.
+
         Args:
             folder: where to.
             force: replace an existing result.
@@ -218,18 +196,15 @@ class Reconstruction:
         Raises:
             OutputError: the folder exists (and `force` is not set), or cannot be written.
         """
-        from raytrace_face import export, export_scene, panel
-
         result = self if self.versions else replace(self, versions=installed_versions())
         with new_folder(Path(folder), force) as temporary:
-            arrays = result._arrays()
-            _write_arrays(temporary / "arrays.safetensors", arrays)
-            description = result.describe()
-            description["arrays_sha256"] = sha256(temporary / "arrays.safetensors")
-            write_json(temporary / "result.json", description)
-            export.write_assets(result, temporary)
-            export_scene.write_scene(result, temporary / "scene")
-            panel.draw(result).save(temporary / "panel.png")
+            write(temporary, result.describe(), result.arrays())
+            if result.traced:
+                from raytrace_face import export, export_scene, panel
+
+                export.write_assets(result, temporary)
+                export_scene.write_scene(result, temporary / "scene")
+                panel.draw(result).save(temporary / "panel.png")
             if extras is not None:
                 extras(result, temporary)
         return Path(folder)
@@ -239,7 +214,7 @@ class Reconstruction:
         azimuth, elevation = self.dominant_light_angles()
         camera = {f.name: getattr(self.camera, f.name) for f in fields(Camera)}
         return {
-            "format_version": FORMAT_VERSION,
+            "format_version": 1 if self.traced else 2,
             "photo": {"name": self.photo_name, "sha256": self.photo_sha256},
             "model": self.model_name,
             "model_sha256": self._model_sha256(),
@@ -277,8 +252,8 @@ class Reconstruction:
         own = self.model.name == embedded.name and sha256 == fingerprint(embedded)
         return "" if own else sha256
 
-    def _arrays(self) -> dict[str, np.ndarray]:
-        """Every array by dotted name."""
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every array by dotted name: the content of `arrays.safetensors`."""
         found: dict[str, np.ndarray] = {}
 
         def visit(prefix: str, node: Any) -> None:
@@ -286,6 +261,8 @@ class Reconstruction:
                 value = getattr(node, f.name)
                 if isinstance(value, np.ndarray):
                     found[prefix + f.name] = value
+                elif isinstance(value, Untraced) and not value.traced:
+                    visit("glimpse.", value.glimpse)
                 elif isinstance(value, (FaceParams, StageLights, Rig, Maps, Pictures)):
                     visit(f"{prefix}{f.name}.", value)
 
@@ -303,27 +280,14 @@ class Reconstruction:
             InputError: no result folder, damaged, or written by a newer version.
         """
         path = Path(folder)
-        description = _read_json(path)
-        arrays = _read_arrays(path, description)
+        description = read_description(path)
+        arrays = read_arrays(path, description)
         try:
             return _assemble(description, arrays, model)
         except RaytraceFaceError as error:
             raise InputError(f"result {str(path)!r} is damaged ({error}): reconstruct it again") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"result {str(path)!r} is damaged ({error!r}): reconstruct it again") from error
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of this package, of what it computes with, and of Python."""
-    import platform
-
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in REPORTED_PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def _describe_lights(lights: StageLights) -> list[dict[str, Any]]:
@@ -345,70 +309,21 @@ def _describe_lights(lights: StageLights) -> list[dict[str, Any]]:
     ]
 
 
-def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    from safetensors.numpy import save_file
-
-    save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, path)
-
-
-def _read_json(folder: Path) -> dict[str, Any]:
-    path = folder / "result.json"
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{str(folder)!r} is not a result folder (it has no result.json): check the path") from None
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read ({error.strerror}): check the path") from error
-    except ValueError as error:
-        raise InputError(f"{str(path)!r} is damaged ({error}): reconstruct it again") from error
-    version = description.get("format_version") if isinstance(description, dict) else None
-    if type(version) is not int:
-        raise InputError(f"{str(path)!r} has no format_version, so it is not a result: check the path")
-    if version > FORMAT_VERSION:
-        raise InputError(f"{str(path)!r} has format {version}, newer than {FORMAT_VERSION}: update raytrace-face")
-    return description
-
-
-def _read_arrays(folder: Path, description: dict[str, Any]) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    path = folder / "arrays.safetensors"
-    try:
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != description.get("arrays_sha256"):
-            raise InputError(f"{str(path)!r} does not belong to result.json (other sha256): reconstruct it again")
-        arrays = load(data)
-        bad = [name for name, values in arrays.items() if not np.isfinite(values).all()]
-        if bad:
-            raise InputError(f"{str(path)!r} holds NaN or infinite values in {bad[0]}: reconstruct it again")
-        return arrays
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read ({error.strerror}): reconstruct it again") from error
-    except SafetensorError as error:
-        raise InputError(f"{str(path)!r} is damaged ({error}): reconstruct it again") from error
-
-
-def _group(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """The arrays directly under a prefix."""
-    inner = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
-    return {name: value for name, value in inner.items() if "." not in name}
-
-
 def _assemble(d: dict[str, Any], arrays: dict[str, np.ndarray], model: FaceModel | None) -> Reconstruction:
     stage = d["light_stage"]
-    rig = Rig(stage["rig"], **_group(arrays, "lights.rig."))
+    rig = Rig(stage["rig"], **group(arrays, "lights.rig."))
     camera = {**d["camera"], "principal_px": tuple(d["camera"]["principal_px"])}
+    glimpse = group(arrays, "glimpse.")
     return Reconstruction(
         model_name=d["model"],
         model_sha256=d.get("model_sha256", ""),
         camera=Camera(**camera),
         window=Window(**d["crop"]),
-        face=FaceParams(**_group(arrays, "face.")),
-        lights=StageLights(rig, **_group(arrays, "lights."), radius_mm=stage["radius_mm"]),
-        maps=Maps(**_group(arrays, "maps.")),
-        pictures=Pictures(**_group(arrays, "pictures.")),
-        **_group(arrays, ""),
+        face=FaceParams(**group(arrays, "face.")),
+        lights=StageLights(rig, **group(arrays, "lights."), radius_mm=stage["radius_mm"]),
+        maps=Maps(**group(arrays, "maps.")),
+        pictures=Untraced(Glimpse(**glimpse)) if glimpse else Pictures(**group(arrays, "pictures.")),
+        **group(arrays, ""),
         photo_name=d["photo"]["name"],
         photo_sha256=d["photo"]["sha256"],
         config=Config.from_dict(d["config"]),

@@ -8,7 +8,7 @@ Rec. 709, float32.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,8 @@ class Photo:
     """True when the three channels are equal: colour cannot be recovered."""
     focal_px: float | None = None
     """Focal length in pixels from EXIF, None when the file does not say."""
+    codes: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
+    """(H, W, 3) the sRGB codes of `linear`, where the file held 8-bit ones: networks want them back."""
 
     @property
     def width(self) -> int:
@@ -91,8 +93,8 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Capture:
-    """What the networks saw in the photo."""
+class Sighting:
+    """A face that the networks found in the photo."""
 
     landmarks_px: Array
     """(478, 2) in photo pixels."""
@@ -104,11 +106,29 @@ class Capture:
     """Face presence in [0, 1]."""
     window: Window
     """Square crop around the face used for the fit."""
-    segmentation: Array
-    """(S, S, 6) class probabilities on `window`: background, hair, body skin, face skin, clothes, other."""
     faces_found: int
     """How many faces the detector found in the photo."""
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Capture(Sighting):
+    """The same, and who is who in the window."""
+
+    segmentation: Array = field(kw_only=True)
+    """(S, S, 6) class probabilities on `window`: background, hair, body skin, face skin, clothes, other."""
+
+
+@dataclass(frozen=True)
+class Glimpse:
+    """The photo round the fitted window in the window's pixels: what a result keeps so that pictures can come later."""
+
+    linear: Array
+    """(H, W, 3) linear light; it ends where the photo does."""
+    saturated: NDArray[np.bool_]
+    """(H, W) clipped pixels."""
+    corner: NDArray[np.int64]
+    """(2,) column and row of the window's top-left pixel; negative where the window reaches out of the photo."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from raytrace_face.benchmark.spec import Benchmark, Item, load
 from raytrace_face.config import Config
 from raytrace_face.errors import InputError, MachineError, RaytraceFaceError
 from raytrace_face.output import sha256, write_json
+from raytrace_face.workers import on_ray
 
 if TYPE_CHECKING:
     from raytrace_face.result import Reconstruction
@@ -192,7 +193,7 @@ def run(jobs: Sequence[Job], processes: int, ray_address: str | None, quiet: boo
     bar = tqdm(total=len(todo), desc="items", unit="item", disable=quiet or not todo, dynamic_ncols=True)
     try:
         if todo and ray_address is not None:
-            for _ in _on_ray(todo, ray_address, processes, share):
+            for _ in on_ray(do, todo, ray_address, processes, share, "--ray"):
                 bar.update()
         elif todo and (processes > 1 or deterministic):
             for _ in _in_processes(todo, min(processes, len(todo)), share):
@@ -239,36 +240,3 @@ def _in_processes(jobs: Sequence[Job], processes: int, share: dict[str, str]) ->
             raise MachineError(KILLED) from error
         finally:
             pool.shutdown(cancel_futures=True)  # after an error the rest is not done first
-
-
-def _on_ray(jobs: Sequence[Job], address: str, processes: int, share: dict[str, str]) -> Iterator[None]:
-    try:
-        import ray
-    except ImportError as error:
-        raise MachineError("Ray is not installed: pip install 'raytrace-face[ray]', or leave out --ray") from error
-    threads = {"env_vars": share}
-    started = False
-    if not ray.is_initialized():
-        try:
-            ray.init(address=address, runtime_env=threads, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            if address != "auto" or not isinstance(error, ConnectionError):
-                raise MachineError(f"no Ray cluster at {address!r} ({error}): start one, or use --ray auto") from error
-            ray.init(num_cpus=processes, runtime_env=threads, log_to_driver=False, include_dashboard=False)
-        started = True
-    try:
-        task = ray.remote(num_cpus=1)(do)
-        waiting = [task.remote(job) for job in jobs]
-        while waiting:
-            ready, waiting = ray.wait(waiting)
-            ray.get(ready)
-            yield None
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, RaytraceFaceError):
-            raise error.cause from None
-        raise
-    except ray.exceptions.RayError as error:
-        raise MachineError(KILLED) from error
-    finally:
-        if started:
-            ray.shutdown()

@@ -6,7 +6,7 @@
 """
 
 from raytrace_face.capture.colour import linear_to_srgb, luminance, srgb_to_linear
-from raytrace_face.capture.landmarks import Face, capture, detect_faces
+from raytrace_face.capture.landmarks import Face, capture, detect_faces, segmented, sight
 from raytrace_face.capture.photo import load_photo, photo_from_array
 from raytrace_face.capture.segmentation import CLASSES, resample, segment
 
@@ -21,5 +21,7 @@ __all__ = [
     "photo_from_array",
     "resample",
     "segment",
+    "segmented",
+    "sight",
     "srgb_to_linear",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from raytrace_face.capture.colour import srgb_to_linear
+from raytrace_face.capture.colour import encode_u8, srgb_to_linear
 from raytrace_face.capture.deep import MAX_PIXELS, check_size, read_deep
 from raytrace_face.errors import InputError
 from raytrace_face.types import Photo
@@ -49,6 +49,11 @@ def load_photo(path: str | Path, colour: str = "srgb") -> Photo:
     is_float = values.dtype.kind == "f"
     name = Path(path).name or str(path)
     return _finish(values, "linear" if is_float else colour, name, digest, focal, is_float=is_float)
+
+
+def codes_of(photo: Photo) -> NDArray[np.uint8]:
+    """(H, W, 3) 8-bit sRGB codes of a photo: those of its file, or its light encoded anew."""
+    return encode_u8(photo.linear) if photo.codes is None else photo.codes
 
 
 def load_values(path: str | Path) -> NDArray[np.float32]:
@@ -284,30 +289,33 @@ def _read_hdr(data: bytes, name: str) -> NDArray[np.float32]:
 
 def _finish(values: NDArray[Any], colour: str, name: str, digest: str, focal: float | None, is_float: bool) -> Photo:
     """Codes or light (H, W, 1|3|4) to a checked Photo."""
+    values = values.astype(np.float32) if is_float else values
     top = 1.0 if is_float else float(np.iinfo(values.dtype).max)
-    scaled = values.astype(np.float32) / np.float32(top)
-    if is_float and not np.isfinite(scaled).all():
-        bad = int((~np.isfinite(scaled)).sum())
+    if is_float and not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).sum())
         raise InputError(f"{name} holds {bad} values that are NaN or infinite: export it again without them")
-    colours = scaled[..., :3] if scaled.shape[2] >= 3 else np.repeat(scaled[..., :1], 3, 2)
+    channels = values.shape[2]
+    colours = values[..., :3] if channels >= 3 else np.repeat(values[..., :1], 3, 2)
     if is_float:
         colours = np.maximum(colours, 0)
+    # all in units of the file, because integers take a fraction of the time
     red, green, blue = (colours[..., c] for c in range(3))
     high = np.maximum(np.maximum(red, green), blue)
     low = np.minimum(np.minimum(red, green), blue)
     brightest = float(high.max())
     # light in a float file has no code that clips: nothing is marked
-    clipped = (high >= SATURATED) if not (is_float and colour == "linear") else np.zeros(high.shape, bool)
+    clipped = high >= SATURATED * top if not (is_float and colour == "linear") else np.zeros(high.shape, bool)
     monochrome = bool(float((high - low).max()) <= GREY_TOLERANCE * max(brightest, 1e-9))
-    contrast = max(float(channel.max() - channel.min()) for channel in (red, green, blue))
-    if contrast < MIN_CONTRAST * (brightest if is_float and colour == "linear" else 1.0) or brightest == 0:
-        what = "black" if brightest <= MIN_CONTRAST else "one single value"
+    contrast = max(float(channel.max()) - float(channel.min()) for channel in (red, green, blue))
+    if contrast < MIN_CONTRAST * (brightest if is_float and colour == "linear" else top) or brightest == 0:
+        what = "black" if brightest <= MIN_CONTRAST * top else "one single value"
         raise InputError(f"{name} is all {what}: there is no face in it; use another photo")
-    linear = _decoded(values, colours) if colour == "srgb" else colours
-    if scaled.shape[2] == 4:  # over white, in linear light
-        alpha = np.clip(scaled[..., 3:], 0, 1)
+    linear = _decoded(values, colours) if colour == "srgb" else colours.astype(np.float32) / np.float32(top)
+    if channels == 4:  # over white, in linear light
+        alpha = np.clip(values[..., 3:].astype(np.float32) / np.float32(top), 0, 1)
         linear = linear * alpha + (1 - alpha)
-    return Photo(np.ascontiguousarray(linear, np.float32), clipped, name, digest, monochrome, focal)
+    codes = np.ascontiguousarray(colours) if values.dtype == np.uint8 and colour == "srgb" and channels < 4 else None
+    return Photo(np.ascontiguousarray(linear, np.float32), clipped, name, digest, monochrome, focal, codes)
 
 
 def _decoded(values: NDArray[Any], colours: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -28,7 +28,7 @@ OVAL_SHRINK = 0.95
 """The inside of a face is this part of the landmarks' outline."""
 
 
-def resample(image: NDArray[np.floating], window: Window) -> tuple[Array, NDArray[np.bool_]]:
+def resample(image: NDArray[np.floating | np.bool_], window: Window) -> tuple[Array, NDArray[np.bool_]]:
     """The photo seen through a window, area-averaged where it shrinks: ((S, S, C) float32, (S, S) validity).
 
     `image` (H, W) or (H, W, C), linear light (averaging light is only right there). Window pixel (i, j) is the mean
@@ -39,7 +39,7 @@ def resample(image: NDArray[np.floating], window: Window) -> tuple[Array, NDArra
     return np.where(valid[..., None], out, 0).astype(np.float32), valid
 
 
-def _filtered(image: NDArray[np.floating], window: Window) -> tuple[Array, NDArray[np.bool_]]:
+def _filtered(image: NDArray[np.floating | np.bool_], window: Window) -> tuple[Array, NDArray[np.bool_]]:
     """`resample` with the photo's edge pixels continued outside instead of black."""
     picture = np.asarray(image, np.float32)
     if picture.ndim == 2:
@@ -50,17 +50,30 @@ def _filtered(image: NDArray[np.floating], window: Window) -> tuple[Array, NDArr
     reach = max(step, 1.0) + 1
     x0, y0 = math.floor(window.left_px - reach), math.floor(window.top_px - reach)
     x1, y1 = math.ceil(window.left_px + side + reach), math.ceil(window.top_px + side + reach)
-    rows = np.clip(np.arange(y0, y1), 0, height - 1)
-    columns = np.clip(np.arange(x0, x1), 0, width - 1)
+    rows, above = _within(y0, y1, height)
+    columns, beside = _within(x0, x1, width)
     box = (window.left_px - x0, window.top_px - y0, window.left_px - x0 + side, window.top_px - y0 + side)
     out = np.empty((size, size, channels), np.float32)
     for c in range(channels):
-        plane = Image.fromarray(np.ascontiguousarray(picture[..., c][rows][:, columns]))
+        plane = Image.fromarray(np.pad(picture[rows, columns, c], (above, beside), mode="edge"))
         out[..., c] = np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR, box=box))
     edges = np.arange(size + 1) * step
     inside_x = (window.left_px + edges[:-1] >= -1e-6) & (window.left_px + edges[1:] <= width + 1e-6)
     inside_y = (window.top_px + edges[:-1] >= -1e-6) & (window.top_px + edges[1:] <= height + 1e-6)
     return out, inside_y[:, None] & inside_x[None, :]
+
+
+def _within(low: int, high: int, size: int) -> tuple[slice, tuple[int, int]]:
+    """What of the range [low, high) lies in [0, size), at least one element, and how many more there are on each side.
+
+    >>> _within(-2, 3, 10), _within(8, 12, 10), _within(12, 14, 10)
+    ((slice(0, 3, None), (2, 0)), (slice(8, 10, None), (0, 2)), (slice(9, 10, None), (0, 1)))
+    """
+    first = min(max(low, 0), size - 1)
+    last = max(min(high, size), first + 1)
+    more = high - low - (last - first)
+    before = min(first - min(low, first), more)
+    return slice(first, last), (before, more - before)
 
 
 def _softmax(logits: Array) -> Array:

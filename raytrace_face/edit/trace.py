@@ -10,6 +10,7 @@ import numpy as np
 from raytrace_face.backend import start
 from raytrace_face.edit.illumination import Illumination, of_result
 from raytrace_face.result import LANES, Reconstruction
+from raytrace_face.retrace import retraced
 from raytrace_face.types import Array, Camera
 
 
@@ -81,23 +82,8 @@ def refreshed(result: Reconstruction, photo: Array, note: str, seed: int = 0) ->
     """
     start(result.config.device, result.config.deterministic)
     from raytrace_face.fit.observation import Observation
-    from raytrace_face.fit.stage1 import Setting
-    from raytrace_face.fit.window import compose, light_window, pictures
-    from raytrace_face.tracer.scene import HeadScene
 
-    model, maps, config = result.face_model(), result.maps, result.config.resolved()
-    head = HeadScene(model, result.vertices())
-    nothing: Any = None  # of the photo only the pixels are needed here
-    setting = Setting(
-        model, nothing, head, nothing, nothing, config, nothing, maps.specular[..., 0], maps.roughness
-    )  # fmt: skip
-    observation = Observation(photo, result.pictures.mask, result.window)
-    lit = light_window(
-        setting, observation, result.camera, result.face, result.lights, result.ambient_sh, config.stage2.samples, seed
-    )
-    plain = replace(maps, diffuse=result.statistical_diffuse)
-    first, last = (compose(lit, some, maps.roughness) for some in (plain, maps))
-    shown = pictures(lit, observation, maps, first, last, result.face.T_camera_head)
+    shown = retraced(result, Observation(photo, result.pictures.mask, result.window), seed)
     strength = result.lights.irradiance().mean(axis=1)
     towards = result.dominant_light
     if strength.max() > 0:

@@ -202,7 +202,7 @@ def fit_landmarks(
     else:
         camera, face = known
     data = embedded(model, capture)
-    return descend(model, data, camera, face, beta, photo.focal_px, iterations, mean_shape)
+    return descend(model, data, camera, face, beta, photo.focal_px, iterations, mean_shape or known is not None)
 
 
 def descend(
@@ -213,7 +213,7 @@ def descend(
     beta: NDArray[np.float32],
     exif_focal_px: float | None,
     iterations: int,
-    mean_shape: bool = False,
+    pose_only: bool = False,
 ) -> LandmarkFit:
     """Gauss-Newton on camera and face from a first guess.
 
@@ -221,13 +221,13 @@ def descend(
         data: of `embedded`.
         beta: (E,) the network's expression weights.
         exif_focal_px: what the file says of the focal length.
-        mean_shape: keep identity and expression.
+        pose_only: keep identity and expression.
     """
     cost: list[float] = []
     for i in range(iterations):
         term = linearise(model, data, camera, face, beta, exif_focal_px, DISTANCE_MM)
         cost.append(0.5 * float(term.residual @ term.residual))
-        if mean_shape or known is not None:
+        if pose_only:
             term.jacobian[:, 7:] = 0
         camera, face = step([(term.jacobian, term.residual)], camera, face, damping=10.0 ** (-1 - i / 2))
     term = linearise(model, data, camera, face, beta, exif_focal_px, DISTANCE_MM)

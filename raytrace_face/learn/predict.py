@@ -14,15 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from raytrace_face.capture import CLASSES
+from raytrace_face.capture import CLASSES, segment, sight
 from raytrace_face.capture import capture as run_capture
-from raytrace_face.capture.colour import encode_u8
+from raytrace_face.capture.glimpse import glimpse
+from raytrace_face.capture.photo import codes_of
 from raytrace_face.config import Config
 from raytrace_face.face.model import FaceModel
-from raytrace_face.face.skin_prior import roughness_prior, skin_prior, specular_prior
 from raytrace_face.face.store import load_embedded
-from raytrace_face.fit import stage1, window
-from raytrace_face.fit.observation import observe
 from raytrace_face.fit.reconstruct import Stopwatch
 from raytrace_face.learn import objective, weights
 from raytrace_face.learn.crop import aligned_crop
@@ -32,10 +30,9 @@ from raytrace_face.learn.parameters import Predicted, unpack
 from raytrace_face.learn.recipe import Recipe
 from raytrace_face.learn.start import LandmarkStart
 from raytrace_face.learn.validate import disagreement
+from raytrace_face.pictures import Untraced
 from raytrace_face.result import Reconstruction, installed_versions
-from raytrace_face.tracer.scene import HeadScene
-from raytrace_face.tracer.texture import TexelMap, texel_map
-from raytrace_face.types import Camera, Capture, FaceParams, Maps, Photo, Window
+from raytrace_face.types import Camera, Capture, FaceParams, Maps, Photo, Sighting, Window
 
 REFINE_RATE = 0.05
 """Step of Adam in the network's outputs, whose unit is a usual deviation: 20 steps go as far as one."""
@@ -69,11 +66,9 @@ class Predictor:
         self.model: FaceModel = load_embedded()
         self.world = objective.World.of(self.weights.network.sizes.texture)
         self.start = LandmarkStart(self.world.model)
-        self.head = HeadScene(self.model)
-        self.texels: TexelMap = texel_map(self.model, self.weights.network.sizes.texture)
 
     def predict(self, photo: Photo, config: Config | None = None, refine: int = 0) -> Reconstruction:
-        """The whole result, with its pictures, which take longer than all the rest.
+        """The result, whose pictures are traced when they are first used: that takes six times as long.
 
         Args:
             config: which face, seed and size of the pictures; default preview quality.
@@ -84,15 +79,15 @@ class Predictor:
         """
         given = Config(quality="preview") if config is None else config
         settings, watch = given.resolved(), Stopwatch()
+        size = settings.stage2.size
         with watch.phase("capture"):
-            seen = run_capture(photo, settings.face, settings.stage2.size)
+            seen = sight(photo, size) if settings.face is None else run_capture(photo, settings.face, size)
         with watch.phase("network"):
             found = self.look(photo, seen, refine, settings.seed)
-        with watch.phase("pictures"):
-            return self._result(photo, seen, found, given, settings, watch)
+        return self._result(photo, seen, found, given, watch)
 
-    def look(self, photo: Photo, seen: Capture, refine: int = 0, seed: int = 0) -> Prediction:
-        """The prediction alone."""
+    def look(self, photo: Photo, seen: Sighting, refine: int = 0, seed: int = 0) -> Prediction:
+        """The prediction alone; refinement segments the face if `seen` is not a `Capture`."""
         network, world = self.weights.network, self.world
         batch, place = _batch(photo, seen, network.sizes.crop, self.model)
         batch["start"] = {k: v[None] for k, v in begun(self.start, {k: v[0] for k, v in batch.items()}).items()}
@@ -102,6 +97,7 @@ class Predictor:
             strange = float(network.strangeness(out["latent"])[0])
         raw, history = out["raw"], list[float]()
         if refine:
+            batch["mask"] = _mask(photo, seen, network.sizes.crop)
             raw, history = self._refined(out, beheld.start, batch, refine, seed)
         with torch.no_grad():
             predicted = unpack(raw, beheld.start)
@@ -143,40 +139,27 @@ class Predictor:
         return raw.detach(), history
 
     def _result(
-        self, photo: Photo, seen: Capture, found: Prediction, given: Config, config: Config, watch: Stopwatch
+        self, photo: Photo, seen: Sighting, found: Prediction, given: Config, watch: Stopwatch
     ) -> Reconstruction:
-        model, texels = self.model, self.texels
-        f0, rough = texels.spread(specular_prior(model)), texels.spread(roughness_prior(model))
-        setting = stage1.Setting(model, skin_prior(model), self.head, photo, seen, config, texels, f0, rough)
-        observation = observe(photo, seen, config.stage2.size)
-        lights, ambient = found.predicted.lights.stage(0), found.predicted.lights.ambient_of(0)
-        lit = window.light_window(
-            setting, observation, found.camera, found.face, lights, ambient, config.stage2.samples, config.seed
-        )
-        plain = Maps(found.statistical, np.repeat(f0[..., None], 3, 2), rough, np.zeros_like(rough))
-        before, after = (window.compose(lit, maps, rough) for maps in (plain, found.maps))
-        shown = window.pictures(lit, observation, found.maps, before, after, found.face.T_camera_head)
-        weight = lit.lit.weight
-        dominant = found.predicted.lights.dominant()[0].numpy()
+        lights = found.predicted.lights
+        towards = lights.dominant()[0].numpy()
         return Reconstruction(
-            model_name=model.name,
+            model_name=self.model.name,
             camera=found.camera,
-            window=observation.window,
+            window=seen.window,
             face=found.face,
-            lights=lights,
-            ambient_sh=ambient,
-            dominant_light=(found.face.T_camera_head[:3, :3] @ dominant).astype(np.float32),
+            lights=lights.stage(0),
+            ambient_sh=lights.ambient_of(0),
+            dominant_light=(found.face.T_camera_head[:3, :3] @ towards).astype(np.float32),
             maps=found.maps,
             statistical_diffuse=found.statistical,
-            pictures=shown,
+            pictures=Untraced(glimpse(photo, seen.window)),
             landmarks_px=seen.landmarks_px,
             photo_name=photo.name,
             photo_sha256=photo.sha256,
             config=given,
             timings=watch.total(),
             metrics={
-                "psnr_stage1_db": window.psnr_db(before, observation.image, weight),
-                "psnr_db": window.psnr_db(after, observation.image, weight),
                 "landmark_rms_px": found.unlike_landmarks * found.window.side_px,
                 "face_presence": seen.score,
                 "strangeness": found.strange,
@@ -202,16 +185,13 @@ class Predictor:
         return tuple(notes)
 
 
-def _batch(photo: Photo, seen: Capture, size: int, model: FaceModel) -> tuple[dict[str, Any], Window]:
-    """A photo as an item of `learn.dataset.RealPhotos`, B = 1, and the window of its crop."""
-    codes, place = aligned_crop(encode_u8(photo.linear), seen.landmarks_px, size)
-    skin = np.ascontiguousarray(seen.segmentation[..., CLASSES.index("face skin")], np.float32)
-    mask = functional.interpolate(torch.from_numpy(skin)[None, None], (size, size), mode="area")[:, 0]
+def _batch(photo: Photo, seen: Sighting, size: int, model: FaceModel) -> tuple[dict[str, Any], Window]:
+    """A photo as an item of `learn.dataset.RealPhotos` without its mask, B = 1, and the window of its crop."""
+    codes, place = aligned_crop(codes_of(photo), seen.landmarks_px, size)
     middle = (np.array([photo.width, photo.height]) / 2 - (place.left_px, place.top_px)) / place.side_px
     weights = np.array([seen.blendshapes.get(name, 0.0) for name in model.expression_names], np.float32)
     return {
         "image": torch.from_numpy(codes.transpose(2, 0, 1).astype(np.float32) / np.float32(255))[None],
-        "mask": mask,
         "landmarks": torch.from_numpy((place.to_window(seen.landmarks_px) / size).astype(np.float32))[None],
         "blendshapes": torch.from_numpy(weights)[None],
         "detected": torch.tensor([True]),
@@ -219,3 +199,10 @@ def _batch(photo: Photo, seen: Capture, size: int, model: FaceModel) -> tuple[di
         "monochrome": torch.tensor([photo.monochrome]),
         "person": torch.tensor([-1]),
     }, place
+
+
+def _mask(photo: Photo, seen: Sighting, size: int) -> Tensor:
+    """(1, S, S) what of the crop is skin of the face."""
+    classes = seen.segmentation if isinstance(seen, Capture) else segment(photo.linear, seen.window, seen.landmarks_px)
+    skin = np.ascontiguousarray(classes[..., CLASSES.index("face skin")], np.float32)
+    return functional.interpolate(torch.from_numpy(skin)[None, None], (size, size), mode="area")[:, 0]

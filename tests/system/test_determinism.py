@@ -43,7 +43,7 @@ for seed in seeds:
     )
     photo = astronaut()[:300, 80:380]
     result = reconstruct(photo, config, progress=False, checkpoint=checkpoint if checkpoint != "-" else None)
-    np.savez(f"{out}{seed}.npz", **result._arrays(), focal_px=result.camera.focal_px)
+    np.savez(f"{out}{seed}.npz", **result.arrays(), focal_px=result.camera.focal_px)
 """
 
 

@@ -9,10 +9,23 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from raytrace_face.capture import CLASSES, capture, detect_faces, load_photo, photo_from_array, resample, segment
+from raytrace_face.capture import (
+    CLASSES,
+    capture,
+    detect_faces,
+    landmarks,
+    load_photo,
+    photo_from_array,
+    resample,
+    segment,
+    sight,
+)
+from raytrace_face.capture.colour import encode_u8
 from raytrace_face.capture.detector import Roi, crop, merge, overlap
+from raytrace_face.capture.glimpse import glimpse, regard
 from raytrace_face.capture.landmarks import EYE_CORNERS, IRISES, NOSE_TIP
 from raytrace_face.capture.networks import FOLDER, network, read_verified, tables
+from raytrace_face.capture.photo import codes_of
 from raytrace_face.errors import InputError, ModelError, NoFaceError
 from raytrace_face.types import Window
 
@@ -331,3 +344,119 @@ def test_window_size_is_the_users(astronaut):
     assert half.window == replace(half.window, size=64)
     with pytest.raises(InputError, match="window size 4"):
         capture(photo, size=4)
+
+
+# -- a quick look ------------------------------------------------------------------------------------------------
+
+
+def on_canvas(picture, height, width, top, left):
+    """The picture on a grey canvas."""
+    out = np.full((height, width, 3), 90, np.uint8)
+    out[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return out
+
+
+@pytest.mark.parametrize("case", ["as it is", "mirrored", "turned", "tight", "dark"])
+def test_a_quick_look_sees_the_landmarks_of_capture_within_their_noise(astronaut, face, case):
+    left, top, right, bottom = face.box.astype(int)
+    picture = {
+        "as it is": astronaut,
+        "mirrored": astronaut[:, ::-1],
+        "turned": np.asarray(Image.fromarray(astronaut).rotate(20, Image.Resampling.BILINEAR)),
+        "tight": astronaut[top - 20 : bottom + 20, left - 20 : right + 20],
+        "dark": (astronaut // 4).astype(np.uint8),
+    }[case]
+    photo = photo_from_array(np.ascontiguousarray(picture))
+    quick, slow = sight(photo), capture(photo)
+    # by which the views that are averaged disagree
+    assert rms(quick.landmarks_px, slow.landmarks_px) < 0.01 * face.eyes_px
+    assert max(abs(quick.blendshapes[k] - slow.blendshapes[k]) for k in slow.blendshapes) < 0.05
+    assert quick.score == pytest.approx(slow.score, abs=0.01)
+    assert (quick.faces_found, quick.warnings) == (slow.faces_found, slow.warnings)
+    assert not hasattr(quick, "segmentation")
+
+
+def test_a_quick_look_searches_on_for_a_small_face(astronaut):
+    small = photo_from_array(on_canvas(astronaut, 1500, 1200, 700, 300))
+    quick, slow = sight(small), capture(small)
+    assert np.array_equal(quick.landmarks_px, slow.landmarks_px)
+    assert quick.warnings == slow.warnings
+
+
+def test_a_quick_look_takes_the_largest_of_several_faces_and_counts_them(astronaut, monkeypatch):
+    close = np.ascontiguousarray(astronaut[:256, 96:352])
+    small = np.asarray(Image.fromarray(close).resize((192, 192)))
+    pair = photo_from_array(np.concatenate([on_canvas(small, 256, 192, 30, 0), close], axis=1))
+    slow = capture(pair)
+    monkeypatch.setattr(landmarks, "detect_faces", None)  # the long search is not needed
+    quick = sight(pair)
+    assert quick.faces_found == slow.faces_found == 2
+    assert "2 faces found" in quick.warnings[0]
+    assert rms(quick.landmarks_px, slow.landmarks_px) < 0.4  # of 42 pixels between the eyes
+    assert quick.landmarks_px[:, 0].min() > 192
+
+
+def test_a_quick_look_finds_no_face_where_there_is_none(astronaut):
+    with pytest.raises(NoFaceError, match="no face found"):
+        sight(photo_from_array(astronaut[300:]))
+
+
+@pytest.mark.skipif("RAYTRACE_FACE_DATA" not in os.environ, reason="needs photos in $RAYTRACE_FACE_DATA/photos")
+def test_a_quick_look_agrees_on_real_photos():
+    for path in sorted((Path(os.environ["RAYTRACE_FACE_DATA"]) / "photos").glob("*.*g")):
+        photo = load_photo(path)
+        quick, slow = sight(photo), capture(photo)
+        left, right = slow.landmarks_px[list(IRISES)]
+        assert rms(quick.landmarks_px, slow.landmarks_px) < 0.01 * np.hypot(*(left - right)), path.name
+
+
+# -- what is kept of a photo ---------------------------------------------------------------------------------------
+
+
+def test_codes_of_a_photo_are_those_of_its_file():
+    codes = np.arange(256 * 64 * 3, dtype=np.uint32).reshape(64, 256, 3).astype(np.uint8)
+    photo = photo_from_array(codes)
+    assert np.array_equal(codes_of(photo), codes)
+    assert np.array_equal(encode_u8(photo.linear), codes)  # so that it makes no difference whether they are kept
+    grey = photo_from_array(codes[..., 0])
+    assert np.array_equal(codes_of(grey), np.repeat(codes[..., :1], 3, 2))
+    for other in (photo_from_array(codes, "linear"), photo_from_array(codes.astype(np.uint16) * 257)):
+        assert other.codes is None
+        assert np.array_equal(codes_of(other), encode_u8(other.linear))
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (-150, -90), (300, 20), (-500, 0)], ids=["inside", "left", "right", "out"])
+def test_a_glimpse_is_the_window_and_what_is_round_it(astronaut, seen, shift):
+    photo = photo_from_array(astronaut)
+    window = replace(seen.window, left_px=seen.window.left_px + shift[0], top_px=seen.window.top_px + shift[1])
+    if shift == (-500, 0):
+        window = replace(window, side_px=1200.0)  # larger than the photo
+    kept = glimpse(photo, window)
+    small, again = regard(kept, seen.landmarks_px, window)
+    exact, valid = resample(photo.linear, window)
+    back, inside = resample(small.linear, again.window)
+    assert back == pytest.approx(exact, abs=1e-4)  # Pillow keeps the edges of a window in float32
+    assert np.array_equal(inside, valid)
+    points = again.landmarks_px - (again.window.left_px, again.window.top_px)
+    assert points == pytest.approx(window.to_window(seen.landmarks_px), abs=1e-3)
+
+
+def test_a_glimpse_is_segmented_as_the_photo_is(astronaut, seen):
+    photo = photo_from_array(astronaut)
+    _, again = regard(glimpse(photo, seen.window), seen.landmarks_px, seen.window)
+    # it is resampled twice for the network, so that borders move by parts of a pixel
+    assert np.abs(again.segmentation - seen.segmentation).mean() < 0.01
+    assert (again.segmentation.argmax(2) == seen.segmentation.argmax(2)).mean() > 0.98
+
+
+def test_clipped_pixels_are_kept_in_a_glimpse(astronaut, seen):
+    x, y = seen.landmarks_px[NOSE_TIP].astype(int)
+    bright = astronaut.copy()
+    bright[y - 8 : y + 8, x - 8 : x + 8] = 255
+    before, kept = (glimpse(photo_from_array(picture), seen.window) for picture in (astronaut, bright))
+    scale = seen.window.size / seen.window.side_px
+    # pixels count from a quarter of them on: the square of 16 grows by a quarter of a pixel on each side
+    more = int(kept.saturated.sum()) - int(before.saturated.sum())
+    assert more == pytest.approx((16.5 * scale) ** 2, rel=0.06)
+    column, row = (seen.window.to_window(np.array([[x, y]])) + kept.corner)[0].astype(int)
+    assert kept.saturated[row, column]

@@ -42,7 +42,7 @@ def seen(model, face: FaceParams, expression: dict[str, float], focal: float = F
     pixels[model.landmark_index] = project(camera, points)
     depth[model.landmark_index] = -(points[:, 2] - points[:, 2].mean()) * focal / -points[:, 2].mean()
     window = Window(0, 0, float(size), 64)
-    capture = Capture(pixels, depth, expression, 1.0, window, np.zeros((64, 64, 6), np.float32), 1)
+    capture = Capture(pixels, depth, expression, 1.0, window, 1, segmentation=np.zeros((64, 64, 6), np.float32))
     blank = np.zeros((size, size, 3), np.float32)
     return capture, Photo(blank, np.zeros((size, size), bool), "", "", False, focal), camera
 

@@ -15,6 +15,7 @@ from raytrace_face.errors import InputError, OutputError
 from raytrace_face.face.camera import project, to_camera
 from raytrace_face.output import check_output, new_folder, write_json
 from raytrace_face.result import Reconstruction, installed_versions
+from raytrace_face.result_io import write
 from raytrace_face.types import Camera
 
 FILES = [
@@ -246,14 +247,7 @@ def corrupt(folder: Path, name: str, data: bytes | None) -> None:
 )
 def test_damaged_result_is_one_clear_line(reconstruction, tmp_path, tiny_model, name, data, message):
     with new_folder(tmp_path / "face") as new:
-        from raytrace_face.output import sha256
-        from raytrace_face.result import _write_arrays
-
-        _write_arrays(new / "arrays.safetensors", reconstruction._arrays())
-        write_json(
-            new / "result.json",
-            {**reconstruction.describe(), "arrays_sha256": sha256(new / "arrays.safetensors")},
-        )
+        write(new, reconstruction.describe(), reconstruction.arrays())
     Reconstruction.load(tmp_path / "face", model=tiny_model)
     corrupt(tmp_path / "face", name, data)
     with pytest.raises(InputError, match=message) as caught:

@@ -37,6 +37,11 @@ DARK = 0.02
 """Linear light added to both sides of a ratio: what is darker is noise and codes of 8 bits."""
 GREY = 0.01
 """Difference of codes below which a photo is monochrome: two of 255, what rounding leaves."""
+EXPOSED = 0.65
+"""Quantile of the log ratio of photo and prediction that exposure brings to nought: more than half, because cast
+shadows, of which `irradiance` knows nothing, are below."""
+TEXELS = 50
+"""Texels in view, of a quarter of all, below which exposure is left as it is."""
 RATIO = 2.0
 """Greatest log ratio of photo and prediction that counts: beyond are shadows and other things, not skin."""
 
@@ -131,6 +136,25 @@ def evidence(unwrapped: Tensor, lights: Lights, log_albedo: Tensor) -> Tensor:
     ratio = ((linear_of(codes) + DARK) / (shaded + DARK)).log().clamp(-RATIO, RATIO)
     level = (light.mean(dim=3) + DARK).log()[:, None]
     return torch.cat([ratio * seen, seen, level], dim=1)
+
+
+def exposure(unwrapped: Tensor, lights: Lights, log_albedo: Tensor) -> Tensor:
+    """(B, 3) log gain of all lights, channel by channel, that brings a prediction to its photo's exposure.
+
+    What a network says of exposure and white balance is off by a third; the photo itself tells both, up to the tone of
+    the skin that they are seen on.
+
+    Args:
+        unwrapped: of `unwrap`.
+        log_albedo: (B, T, T, 3).
+    """
+    shown = evidence(unwrapped[..., ::2, ::2], lights, log_albedo[:, ::2, ::2])
+    ratio, seen = shown[:, :3] / shown[:, 3:4].clamp_min(1e-3), shown[:, 3] > 0.5
+    gains = [
+        torch.quantile(ratio[i][:, seen[i]], EXPOSED, dim=1) if int(seen[i].sum()) > TEXELS else ratio.new_zeros(3)
+        for i in range(len(ratio))
+    ]
+    return torch.stack(gains)
 
 
 def linear_of(codes: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ hardly shows. So predictions are compared on the sphere (`radiance_on_sphere`), 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import pi
 
@@ -49,6 +49,11 @@ class Lights:
     """(B, L, 3) irradiance / pi of a surface at the head's centre that faces the light."""
     ambient: Tensor
     """(B, A, 3) weights of the lobes ((1 + cos) / 2)^2 about the corners of the icosahedron, >= 0."""
+
+    def exposed(self, gain: Tensor) -> Lights:
+        """The same lights with log gains (B, 3)."""
+        factor = gain.exp()[:, None]
+        return replace(self, irradiance=self.irradiance * factor, ambient=self.ambient * factor)
 
     def corners(self) -> Tensor:
         """(B, L, 3, 3) corners of the lights, mm."""

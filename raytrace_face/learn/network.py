@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
-from raytrace_face.learn.chart import evidence
+from raytrace_face.learn.chart import evidence, exposure
 from raytrace_face.learn.decoders import (
     Decoders,
     PredictedMaps,
@@ -15,7 +17,7 @@ from raytrace_face.learn.decoders import (
     with_increments,
 )
 from raytrace_face.learn.encoder import Encoder, EncoderConfig, Hint
-from raytrace_face.learn.parameters import unpack
+from raytrace_face.learn.parameters import Predicted, unpack
 from raytrace_face.learn.recipe import Network as Sizes
 from raytrace_face.learn.start import Start
 
@@ -59,16 +61,18 @@ class FaceNetwork(nn.Module):
             decoded: whether the decoders run.
 
         Returns:
-            raw: (B, SIZE); latent: (B, latent); and if decoded diffuse, specular, confidence (`Decoders.increments`).
+            raw: (B, SIZE); latent: (B, latent); and if decoded gain (`learn.chart.exposure`), diffuse, specular,
+            confidence (`Decoders.increments`).
         """
         chart = chart * hint[2].view(-1, 1, 1, 1)  # the decoders' evidence is of the chart, too
         code = self.encoder(crop, chart, Start(*start), Hint(*hint))
         out = {"raw": code.raw, "latent": code.latent}
         if decoded:
+            face = unpack(code.raw, Start(*start))
+            albedo = self.log_mean + torch.tensordot(face.albedo, self.modes, dims=1)
+            out["gain"] = exposure(chart, face.lights, albedo)
             with torch.no_grad():  # decoders are judged by their maps, lights by theirs
-                face = unpack(code.raw, Start(*start))
-                albedo = self.log_mean + torch.tensordot(face.albedo, self.modes, dims=1)
-                shown = evidence(chart, face.lights, albedo)
+                shown = evidence(chart, face.lights.exposed(out["gain"]), albedo)
             values = self.decoders.increments(code.latent, code.scales, shown)
             out |= dict(zip(("diffuse", "specular", "confidence"), values, strict=True))
         return out
@@ -90,6 +94,12 @@ class FaceNetwork(nn.Module):
         self.encoder.requires_grad_(encoder)
         self.decoders.requires_grad_(decoders)
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+
+def face_of(out: dict[str, Tensor], start: Start) -> Predicted:
+    """The faces of a prediction."""
+    face = unpack(out["raw"], start)
+    return replace(face, lights=face.lights.exposed(out["gain"])) if "gain" in out else face
 
 
 def maps_of(out: dict[str, Tensor], albedo: Tensor, skin: StatisticalSkin) -> PredictedMaps:

@@ -25,8 +25,8 @@ from raytrace_face.fit.reconstruct import Stopwatch
 from raytrace_face.learn import objective, weights
 from raytrace_face.learn.crop import aligned_crop
 from raytrace_face.learn.inputs import begun, behold
-from raytrace_face.learn.network import maps_of
-from raytrace_face.learn.parameters import Predicted, unpack
+from raytrace_face.learn.network import face_of, maps_of
+from raytrace_face.learn.parameters import Predicted
 from raytrace_face.learn.recipe import Recipe
 from raytrace_face.learn.start import LandmarkStart
 from raytrace_face.learn.validate import disagreement
@@ -100,7 +100,7 @@ class Predictor:
             batch["mask"] = _mask(photo, seen, network.sizes.crop)
             raw, history = self._refined(out, beheld.start, batch, refine, seed)
         with torch.no_grad():
-            predicted = unpack(raw, beheld.start)
+            predicted = face_of({**out, "raw": raw}, beheld.start)
             maps = maps_of(out, predicted.albedo, world.skin)
             faces = objective.Faces.of(world.head, predicted, maps)
             plain = world.skin.log_diffuse(predicted.albedo).exp().clamp(0.002, 0.98)
@@ -126,7 +126,7 @@ class Predictor:
         optimiser = torch.optim.Adam([raw], lr=REFINE_RATE)
         history = []
         for step in range(steps):
-            predicted = unpack(raw, start)
+            predicted = face_of({**out, "raw": raw}, start)
             faces = objective.Faces.of(world.head, predicted, maps_of(out, predicted.albedo, world.skin))
             target = objective.look_at(world, faces, batch, recipe.picture)
             picture = objective.traced(world, faces, target, (seed + step) % 2**19, recipe.samples)

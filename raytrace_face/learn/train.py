@@ -30,8 +30,7 @@ from raytrace_face.learn.dataset import RealPhotos, SyntheticPhotos
 from raytrace_face.learn.inputs import Beheld, behold
 from raytrace_face.learn.interrupt import undisturbed
 from raytrace_face.learn.journal import LOG, VALIDATION, append, claim, cut
-from raytrace_face.learn.network import FaceNetwork, maps_of
-from raytrace_face.learn.parameters import unpack
+from raytrace_face.learn.network import FaceNetwork, face_of, maps_of
 from raytrace_face.learn.recipe import Recipe, Stage
 from raytrace_face.learn.start import LandmarkStart
 from raytrace_face.learn.stream import Batches, Drawn, steps_per_epoch, stream
@@ -368,5 +367,5 @@ def _forward(model: Any, device: torch.device, seen: list[Beheld], decoded: bool
 
 
 def _faces(world: objective.World, out: dict[str, Tensor], start: Any) -> objective.Faces:
-    predicted = unpack(out["raw"], start)
+    predicted = face_of(out, start)
     return objective.Faces.of(world.head, predicted, maps_of(out, predicted.albedo, world.skin))

@@ -16,8 +16,7 @@ from raytrace_face.capture.colour import encode_u8, linear_to_srgb
 from raytrace_face.learn import objective
 from raytrace_face.learn.dataset import SyntheticPhotos
 from raytrace_face.learn.inputs import begun, behold
-from raytrace_face.learn.network import FaceNetwork, maps_of
-from raytrace_face.learn.parameters import unpack
+from raytrace_face.learn.network import FaceNetwork, face_of, maps_of
 from raytrace_face.learn.recipe import Recipe
 from raytrace_face.learn.start import IDENTITY, LandmarkStart
 from raytrace_face.measure.light import angle_deg
@@ -85,7 +84,7 @@ def measure(
         out = network(*moved, decoded)
         strange = network.strangeness(out["latent"])
         out = {k: v.cpu() for k, v in out.items()}
-        predicted = unpack(out["raw"], seen.start)
+        predicted = face_of(out, seen.start)
         faces = objective.Faces.of(world.head, predicted, maps_of(out, predicted.albedo, world.skin))
         values = _errors(world, faces, batch)
         values["strange"] = strange.cpu().numpy()

@@ -68,7 +68,7 @@ class Predictor:
         self.start = LandmarkStart(self.world.model)
 
     def predict(self, photo: Photo, config: Config | None = None, refine: int = 0) -> Reconstruction:
-        """The result, whose pictures are traced when they are first used: that takes six times as long.
+        """The result, whose pictures are traced when they are first used: that takes ten times as long.
 
         Args:
             config: which face, seed and size of the pictures; default preview quality.

@@ -22,7 +22,7 @@ VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm")
 def predict(
     photo: Positional[Path],
     *,
-    weights: Path,
+    weights: OptionalPath = None,
     out: OptionalPath = None,
     face: OptionalInt = None,
     pictures: Flag = False,
@@ -39,7 +39,7 @@ def predict(
 
     Args:
         photo: a photo, a folder of photos, or a video.
-        weights: file of `train export`.
+        weights: file of `train export`; default: the shipped weights.
         out: folder to write; default: the name of the photo with _face, in the current folder.
         face: which face of a photo, 0 = the largest (default).
         pictures: trace the pictures too, and write all files that `reconstruct` writes, which takes ten times as long;
@@ -66,8 +66,9 @@ def predict(
     check_output(folder, force)
     start()
     from raytrace_face.learn.many import Job
+    from raytrace_face.learn.weights import shipped
 
-    job = Job(weights.resolve(), photo.resolve(), "", folder, face, refine, pictures)
+    job = Job(shipped() if weights is None else weights.resolve(), photo.resolve(), "", folder, face, refine, pictures)
     if several:
         _many(job, every, workers, force, quiet)
     else:

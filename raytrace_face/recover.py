@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ from raytrace_face.types import Capture, Photo
 if TYPE_CHECKING:
     from raytrace_face.fit.guess import Guess
     from raytrace_face.fit.reconstruct import Look
-    from raytrace_face.learn.predict import Predictor
     from raytrace_face.result import Reconstruction
 
 
@@ -65,14 +63,12 @@ def encoder(config: Config) -> Look:
 
     start(config.device, config.deterministic)  # before the tracer is loaded
     from raytrace_face.fit.guess import Guess
+    from raytrace_face.learn.predict import loaded
     from raytrace_face.learn.weights import shipped
 
-    path = Path(config.weights) if config.weights else shipped()
-    if not path.is_file():
-        raise InputError(f"weights {str(path)!r} do not exist: check the path (`train export` writes such a file)")
+    network = loaded(Path(config.weights) if config.weights else shipped())
 
     def look(photo: Photo, seen: Capture, settings: Config) -> Guess | None:
-        network = predictor(path)
         found = network.look(photo, seen, seed=settings.seed)
         if network.doubts(found):
             return None
@@ -80,15 +76,3 @@ def encoder(config: Config) -> Look:
         return Guess(found.camera, found.face, found.predicted.lights.stage(0), albedo)
 
     return look
-
-
-def predictor(path: Path) -> Predictor:
-    """The network of a file: loaded once a process, and again when the file has changed."""
-    return _predictor(path.resolve(), path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=1)
-def _predictor(path: Path, changed_ns: int) -> Predictor:
-    from raytrace_face.learn.predict import Predictor
-
-    return Predictor(path)

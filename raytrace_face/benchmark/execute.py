@@ -168,12 +168,14 @@ def _scored(job: Job, benchmark: Benchmark) -> Scored:
 
 
 def _result(job: Job, photo: Photo) -> Reconstruction:
-    from raytrace_face import recover
-
     if job.method.weights is not None:
         start(job.config.device, job.config.deterministic)
-        return recover.predictor(job.method.weights).predict(photo, job.config)
-    return recover.reconstruct(photo, job.config, progress=False)
+        from raytrace_face.learn.predict import loaded
+
+        return loaded(job.method.weights).predict(photo, job.config)
+    from raytrace_face.recover import reconstruct
+
+    return reconstruct(photo, job.config, progress=False)
 
 
 def run(jobs: Sequence[Job], processes: int, ray_address: str | None, quiet: bool) -> list[Done]:

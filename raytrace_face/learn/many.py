@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,13 +100,12 @@ def predicted(network: Predictor, photo: Photo, job: Job) -> Reconstruction:
     return completed(result)
 
 
-@lru_cache(maxsize=1)  # a worker predicts many photos
 def predictor(weights: Path) -> Predictor:
     """The predictor of these weights, loaded once a process."""
     start()
-    from raytrace_face.learn.predict import Predictor
+    from raytrace_face.learn.predict import loaded
 
-    return Predictor(weights)
+    return loaded(weights)
 
 
 def frames(video: Path, every: int, first: Job) -> Iterator[Done]:

@@ -6,6 +6,7 @@ This module loads the tracer: call `raytrace_face.backend.start` before it is im
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,22 @@ class Predictor:
                 f"(usual are up to {100 * self.weights.unlike_landmarks:.1f} %): use --refine, or reconstruct"
             )
         return tuple(notes)
+
+
+def loaded(path: Path) -> Predictor:
+    """The predictor of a file of weights: read once a process, and again when the file has changed.
+
+    Raises:
+        InputError: there is no such file, or it is no file of weights.
+    """
+    if not path.is_file():
+        raise InputError(f"weights {str(path)!r} do not exist: check the path (`train export` writes such a file)")
+    return _loaded(path.resolve(), path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _loaded(path: Path, changed_ns: int) -> Predictor:
+    return Predictor(path)
 
 
 def _batch(photo: Photo, seen: Sighting, size: int, model: FaceModel) -> tuple[dict[str, Any], Window]:

@@ -5,7 +5,7 @@ This module loads the tracer: call `raytrace_face.backend.start` before it is im
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,14 @@ from raytrace_face.capture import capture as run_capture
 from raytrace_face.capture.glimpse import glimpse
 from raytrace_face.capture.photo import codes_of
 from raytrace_face.config import Config
+from raytrace_face.errors import InputError
 from raytrace_face.face.model import FaceModel
 from raytrace_face.face.store import load_embedded
 from raytrace_face.fit.reconstruct import Stopwatch
 from raytrace_face.learn import objective, weights
 from raytrace_face.learn.crop import aligned_crop
 from raytrace_face.learn.inputs import begun, behold
+from raytrace_face.learn.light import luminance
 from raytrace_face.learn.network import face_of, maps_of
 from raytrace_face.learn.parameters import Predicted
 from raytrace_face.learn.recipe import Recipe
@@ -105,6 +107,11 @@ class Predictor:
             maps = maps_of(out, predicted.albedo, world.skin)
             faces = objective.Faces.of(world.head, predicted, maps)
             plain = world.skin.log_diffuse(predicted.albedo).exp().clamp(0.002, 0.98)
+        if photo.monochrome:  # luminance is all that is known, as in the fit
+            lights = predicted.lights
+            lights = replace(lights, irradiance=_grey(lights.irradiance), ambient=_grey(lights.ambient))
+            predicted, maps = replace(predicted, lights=lights), replace(maps, diffuse=_grey(maps.diffuse))
+            plain = _grey(plain)
         detected = batch["landmarks"][:, world.head.landmark_index]
         return Prediction(
             predicted.photo_camera(0, photo.width, photo.height, place),
@@ -184,6 +191,10 @@ class Predictor:
                 f"(usual are up to {100 * self.weights.unlike_landmarks:.1f} %): use --refine, or reconstruct"
             )
         return tuple(notes)
+
+
+def _grey(colours: Tensor) -> Tensor:
+    return luminance(colours)[..., None].expand_as(colours)
 
 
 def loaded(path: Path) -> Predictor:

@@ -181,6 +181,6 @@ def test_a_guess_ends_where_the_landmarks_do(known, from_landmarks, turn_deg, no
     found = fit(photo, replace(PREVIEW, start="encoder"), progress=False, look=lambda *given: guess)
     assert angle_deg(found.dominant_light, towards) < 8
     assert rotation_angle_deg(found.face.T_camera_head[:3, :3], T[:3, :3]) < 2
-    # another seed moves the figure by 0.3 dB. A preview has no third round to make up for a wrong guess: 36.4 dB of 40.8
-    # were measured, in a picture where 35 is what the landmark start has to reach
+    # another seed moves the figure by 0.3 dB. A preview has no third round for a wrong guess:
+    # 36.4 dB of 40.8 were measured, in a picture where 35 is what the landmark start has to reach
     assert found.metrics["psnr_db"] > min(from_landmarks.metrics["psnr_db"] - 0.6, least_db)

@@ -190,14 +190,16 @@ def run(
     data = landmarks.embedded(model, setting.capture)
     coefficients = None if guess is None else guess.albedo
     light: Light | None = None
+    observation: Observation | None = None
     history: list[float] = []
     saved = store.load("stage1")
     if saved is not None:
         camera, face, light, coefficients, history = _unpack(saved, camera)
     while _unfinished(config, guess, history):
         r = len(history)
-        share = 1 if guess is None or r > 0 else GUESSED_SIZE
-        observation = observe(setting.photo, setting.capture, round(share * config.stage1.size))
+        size = round((1 if guess is None or r > 0 else GUESSED_SIZE) * config.stage1.size)
+        if observation is None or observation.size != size:
+            observation = observe(setting.photo, setting.capture, size)
         fitted, vertices = fitted_pixels(setting, observation, camera, face, config.stage1.samples)
         known = light if r >= SEARCHES else None
         expected = None

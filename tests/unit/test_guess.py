@@ -130,7 +130,7 @@ def network(monkeypatch, tmp_path, mi) -> SimpleNamespace:
     found = SimpleNamespace(camera=seen.camera, face=seen.face, predicted=predicted)
     net = SimpleNamespace(look=lambda photo, capture, seed: found, doubts=lambda prediction: (), path=tmp_path / "w")
     net.path.write_bytes(b"")
-    monkeypatch.setattr(recover, "_predictor", lambda path, changed: net)
+    monkeypatch.setattr("raytrace_face.learn.predict._loaded", lambda path, changed: net)
     return net
 
 

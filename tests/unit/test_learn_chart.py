@@ -29,6 +29,7 @@ from raytrace_face.learn.chart import (
     SPREAD,
     Chart,
     evidence,
+    exposure,
     irradiance,
     linear_of,
     normals,
@@ -289,6 +290,42 @@ def test_evidence_is_bounded():
         found = evidence(unwrapped, lights(), bright)[:, :3]
         assert float((sign * found).max()) == RATIO
         assert float(found.abs().max()) == RATIO
+
+
+def exposed(factor: Tensor | float, shadow: float = 0.0, seen: float = 1.0) -> Tensor:
+    """(3,) the exposure of a photo of albedo times irradiance times a factor, a share of it in the dark."""
+    unwrapped, log_albedo, shaded, _ = photographed(1.0)
+    dark = torch.rand(1, 16, 16, 1, generator=torch.Generator().manual_seed(8)) < shadow
+    linear = torch.where(dark, 0.1, 1.0) * (factor * (shaded + DARK)) - DARK  # the factor is then exact in the ratio
+    unwrapped[:, :3] = (
+        torch.from_numpy(linear_to_srgb(linear.clamp_min(0).numpy())).permute(0, 3, 1, 2) - MEAN
+    ) / SPREAD
+    unwrapped[:, :3] *= seen
+    unwrapped[:, 3] = seen
+    return exposure(unwrapped, dimmed(), log_albedo)[0]
+
+
+def test_exposure_is_the_factor_between_photo_and_prediction():
+    factor = torch.tensor([1.6, 1.2, 1.05])
+    assert torch.allclose(exposed(factor), factor.log(), atol=5e-3)  # float32 codes
+    assert torch.allclose(exposed(1.0), torch.zeros(3), atol=5e-3)
+
+
+def test_exposure_does_not_mind_a_third_of_the_face_in_shadow():
+    """The quantile lies above them; beyond 65 % it is of the shadow, which a test must be able to see."""
+    factor = torch.tensor([1.6, 1.2, 1.05])
+    assert torch.allclose(exposed(factor, shadow=0.33), factor.log(), atol=5e-3)
+    assert float(exposed(factor, shadow=0.9).max()) < -0.5
+
+
+def test_where_no_face_is_seen_exposure_stays_as_predicted():
+    assert not exposed(1.6, seen=0.2).any()
+
+
+def test_exposed_lights_are_brighter_by_the_gain_in_every_channel():
+    gain = torch.tensor([[0.3, 0.0, -0.2]])
+    n = random_normals(4)
+    assert torch.allclose(irradiance(lights().exposed(gain), n), irradiance(lights(), n) * gain.exp(), rtol=1e-5)
 
 
 def test_codes_are_linear_light_by_the_standard():

@@ -243,7 +243,8 @@ def test_without_a_hint_the_prediction_knows_nothing_of_landmarks_and_chart(netw
         return network(crops(2), charts(2, seed), start, (hint.landmarks, hint.blendshapes, hint.given), True)
 
     one, two = predict(11, False), predict(22, False)
-    assert one.keys() == {"raw", "latent", "diffuse", "specular", "confidence"}
+    assert one.keys() == {"raw", "latent", "gain", "diffuse", "specular", "confidence"}
+    assert not one["gain"].any()  # there is nothing to expose for
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert all(
         not torch.allclose(a, b) for a, b in zip(predict(11, True).values(), predict(22, True).values(), strict=True)

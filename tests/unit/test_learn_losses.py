@@ -291,6 +291,22 @@ def test_albedo_of_a_map_is_compared_where_it_counts():
     assert float(losses.albedo_map(other, truth, weight)) == pytest.approx(math.sqrt(0.25 + 0.0025) - 0.05, rel=1e-4)
 
 
+def test_detail_of_albedo_does_not_count_tone():
+    """Skin that is darker or redder all over is no error; a mole that is missing is, and more so beside wrong tone."""
+    truth = torch.zeros(1, 8, 8, 3)
+    weight = torch.ones(1, 8, 8)
+    tone = torch.tensor([0.5, -0.2, 0.1])
+    assert float(losses.albedo_detail(truth + tone, truth, weight)) == pytest.approx(0, abs=1e-6)
+    mole = truth.clone()
+    mole[0, 3, 3] = -1
+    assert float(losses.albedo_detail(truth + tone, mole, weight)) == pytest.approx(
+        float(losses.albedo_detail(truth, mole, weight)), rel=1e-4
+    )
+    found = (truth + tone).requires_grad_()
+    losses.albedo_detail(found, mole, weight).backward()
+    assert float(found.grad[0, 3, 3].sum()) > 0  # darker there would be better, though all is off by tone
+
+
 def test_priors_are_in_standard_deviations():
     T = torch.eye(4)[None].repeat(2, 1, 1)
     T[0, 2, 3], T[1, 2, 3] = -1100.0, -1100.0 * math.exp(0.45)

@@ -175,7 +175,7 @@ def test_the_start_is_the_optimisers_landmark_fit(model, fit, monkeypatch):
     depth = np.zeros(478, np.float32)
     depth[model.landmark_index] = -(points @ truth.T_camera_head[:3, :3].T)[:, 2] * 2500 / 900
     told = dict(zip(model.expression_names, truth.expression.tolist(), strict=True))
-    capture = Capture(seen * side, depth, told, 1.0, whole, np.zeros((1, 1, 6), np.float32), 1)
+    capture = Capture(seen * side, depth, told, 1.0, whole, 1, segmentation=np.zeros((1, 1, 6), np.float32))
     photo = Photo(np.zeros((side, side, 3), np.float32), np.zeros((side, side), bool), "", "", False)
     expected = fit_landmarks(model, capture, photo, iterations=12)
     monkeypatch.setattr(starts, "FIT_STEPS", 12)

@@ -32,6 +32,7 @@ from raytrace_face.learn.interrupt import undisturbed
 from raytrace_face.learn.journal import LOG, VALIDATION, append, claim, cut
 from raytrace_face.learn.network import FaceNetwork, face_of, maps_of
 from raytrace_face.learn.recipe import Recipe, Stage
+from raytrace_face.learn.schedule import groups, schedule
 from raytrace_face.learn.start import LandmarkStart
 from raytrace_face.learn.stream import Batches, Drawn, steps_per_epoch, stream
 from raytrace_face.learn.validate import measure, sheet
@@ -188,7 +189,7 @@ class Run:
         fabric, recipe = self.fabric, self.recipe
         self.network = copy.deepcopy(self.network)  # the wrapper of the stage before has hooks in its parameters
         parameters = self.network.learning(stage.encoder, stage.decoders)
-        optimiser = torch.optim.AdamW(_groups(parameters, recipe.decay), lr=stage.learning_rate)
+        optimiser = torch.optim.AdamW(groups(parameters, recipe.decay), lr=stage.learning_rate)
         model, optimiser = fabric.setup(self.network, optimiser)
         checkpoint.restore_optimiser(optimiser.optimizer, self.network, tensors)  # where the parameters now are
         epoch_steps = steps_per_epoch(len(self.synthetic) - self.held_out, stage.synthetic, fabric.world_size)
@@ -338,22 +339,6 @@ class Run:
         """Flush TensorBoard."""
         if self.board is not None:
             self.board.close()
-
-
-def schedule(done: float, warm_up: float) -> float:
-    """Factor on the learning rate after a share of the steps: a ramp, then half a cosine to zero."""
-    if done < warm_up:
-        return (done + 1e-3) / (warm_up + 1e-3)
-    return 0.5 * (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up)))
-
-
-def _groups(parameters: dict[str, torch.nn.Parameter], decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels, none for biases and norms."""
-    values = list(parameters.values())
-    return [
-        {"params": [p for p in values if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in values if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def _forward(model: Any, device: torch.device, seen: list[Beheld], decoded: bool) -> dict[str, Tensor]:

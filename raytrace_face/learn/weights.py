@@ -15,10 +15,10 @@ from raytrace_face.errors import InputError
 from raytrace_face.learn import checkpoint
 from raytrace_face.learn.network import FaceNetwork
 from raytrace_face.learn.recipe import Network, Recipe
-from raytrace_face.output import new_file, write_json
+from raytrace_face.output import new_file, sha256, write_json
 
 FORMAT = "raytrace_face encoder 1"
-OWN = ("format", "network", "decoded", "stages", "steps", "hours", "data", "held_out", "recipe")
+OWN = ("format", "network", "decoded", "stages", "steps", "hours", "data", "held_out", "recipe", "sha256")
 """Entries of the card that training knows, and nobody may say otherwise."""
 
 
@@ -76,6 +76,7 @@ def export(path: Path, out: Path, card: Path | None = None, force: bool = False)
     }
     with new_file(out, force) as temporary:
         save_file(half, temporary, {"about": json.dumps(whole)})
+    whole["sha256"] = sha256(out)
     write_json(out.with_suffix(".json"), whole)
     return whole
 

@@ -128,8 +128,8 @@ class Recipe:
     """Whether light is traced to the face where the encoder learns; off only to measure what shadows buy."""
     held_out: int = 64
     """Sittings kept for validation, the last ones; at most a quarter."""
-    validate: int = 4
-    """Epochs between validations, and at the end of a stage; about a minute of one core each."""
+    validate: int = 1
+    """Epochs between validations, and at the end of a stage; some ten seconds of one core each."""
     keep_columns: int = 400
     """Real photos whose columns are kept in memory, about 1 MB each."""
 

@@ -107,7 +107,7 @@ def linearise(
     weight = (mm / sigma_mm)[:, None]
     error = project(camera, points) - observed
     by_rotation = by_point @ -skew(head @ R.T)
-    by_basis = np.einsum("nij,jk,nkm->nim", by_point, R, basis.reshape(-1, 3, K + E))
+    by_basis = (by_point @ R) @ basis.reshape(-1, 3, K + E)
     J = np.concatenate([by_rotation, by_point, by_focal[:, :, None], by_basis], axis=2) * weight[:, :, None]
     r = (error * weight).ravel()
     unknowns = 7 + K + E

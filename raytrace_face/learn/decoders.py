@@ -187,8 +187,10 @@ class TextureDecoder(nn.Module):
     def forward(self, latent: Tensor, scales: Sequence[Tensor], evidence: Tensor) -> Tensor:
         """(B, latent) and what is seen on the chart -> (B, T, T, channels)."""
         skips = [narrow(scale) for narrow, scale in zip(self.narrow, reversed(scales), strict=True)]
+        evidence = evidence.contiguous(memory_format=torch.channels_last)
         skips += [functional.avg_pool2d(evidence, 2), evidence]
         x = self.spread(latent).view(-1, self.width, self.side, self.side)
+        x = x.contiguous(memory_format=torch.channels_last)
         for k, (layer, skip) in enumerate(zip(self.layers, skips, strict=True)):
             if k:
                 x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

@@ -35,7 +35,7 @@ from raytrace_face.learn.recipe import Recipe, Stage
 from raytrace_face.learn.schedule import groups, schedule
 from raytrace_face.learn.start import LandmarkStart
 from raytrace_face.learn.stream import Batches, Drawn, steps_per_epoch, stream
-from raytrace_face.learn.validate import measure, sheet
+from raytrace_face.learn.validate import measure, sheet, usual
 from raytrace_face.output import sha256
 
 CHECKPOINT, CURVES = "checkpoint.safetensors", "curves.png"
@@ -315,6 +315,8 @@ class Run:
             count = len(self.synthetic)
             numbers = range(count - self.held_out, count)
             figures, examples = measure(self.world, self.network, self.synthetic, numbers, self.recipe, stage.decoders)
+            if self.real is not None:
+                figures |= usual(self.world, self.network, self.real, stage.decoders)
             picture = sheet(examples)
             (self.out / "pictures").mkdir(exist_ok=True)
             picture.save(self.out / "pictures" / f"{state.total:07d}.png")

@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 from lightstage.environment import sh_basis
 from raytrace_face.capture.colour import encode_u8, linear_to_srgb
 from raytrace_face.learn import objective
-from raytrace_face.learn.dataset import SyntheticPhotos
+from raytrace_face.learn.dataset import Item, RealPhotos, SyntheticPhotos
 from raytrace_face.learn.inputs import begun, behold
 from raytrace_face.learn.network import FaceNetwork, face_of, maps_of
 from raytrace_face.learn.recipe import Recipe
@@ -31,7 +31,12 @@ DIRECTED = 0.5
 VALIDATION_EPOCH = 2**20
 """Light and camera that no training epoch has, the same in every validation."""
 QUANTILE = 0.99
-"""Of held-out photos that `predict` is to find familiar."""
+"""Of photos that `predict` is to find familiar."""
+USUAL, MARGIN = 256, 1.2
+"""Real photos that say what is familiar, and how far others may go beyond: portraits in a studio are easier than
+albums. Limits of synthetic photos, with their masks of hair and hands, are twice as wide and let anything pass."""
+DOUBTS = ("strange", "unlike_landmarks")
+"""`FaceNetwork.strangeness`, and the distance of predicted landmarks from the detected ones, sides of the crop."""
 COSINE_BANDS = np.array([1, *[2 / 3] * 3, *[1 / 4] * 5])
 """Irradiance / pi of radiance, by band (Ramamoorthi & Hanrahan 2001, eq. 8)."""
 BALL = 64
@@ -65,32 +70,16 @@ def measure(
     - `landmark_px`: RMS distance of projected landmarks from the true ones, pixels of the crop;
     - `rotation_deg`; `albedo`: mean difference of log diffuse albedo on the face, and `mean_albedo` for the mean skin;
     - `psnr_db` of the traced prediction against the photo in its skin;
-    - `strange`, `unlike_landmarks`: what 99 in 100 held-out photos stay below (`learn.predict` warns above).
+    - `strange`, `unlike_landmarks`: what 99 in 100 held-out photos stay below (`learn.predict` warns above); where
+      there are real photos, `usual` takes their place.
     """
     every: dict[str, list[NDArray[np.floating]]] = {}
     examples: list[Example] = []
-    device, fit = network.code_mean.device, LandmarkStart(world.model)
+    fit = LandmarkStart(world.model)
     for first in range(0, len(numbers), BATCH):
         chosen = [data[(VALIDATION_EPOCH, n)] for n in numbers[first : first + BATCH]]
-        batch = default_collate([{**item, "start": begun(fit, item)} for item in chosen])
-        seen = behold(world.head, world.chart, batch, torch.ones(len(chosen), dtype=torch.bool))
-        crop, chart, start, hint = seen.tensors()
-        moved = (
-            crop.to(device),
-            chart.to(device),
-            tuple(t.to(device) for t in start),
-            (hint[0].to(device), hint[1].to(device), hint[2].to(device)),
-        )
-        out = network(*moved, decoded)
-        strange = network.strangeness(out["latent"])
-        out = {k: v.cpu() for k, v in out.items()}
-        predicted = face_of(out, seen.start)
-        faces = objective.Faces.of(world.head, predicted, maps_of(out, predicted.albedo, world.skin))
-        values = _errors(world, faces, batch)
-        values["strange"] = strange.cpu().numpy()
-        given = batch["detected"].bool().numpy()
-        detected = batch["landmarks"][:, world.head.landmark_index]
-        values["unlike_landmarks"] = np.where(given, disagreement(faces.landmarks, detected).numpy(), np.nan)
+        batch, faces, doubts = looked(world, network, fit, chosen, decoded)
+        values = {**_errors(world, faces, batch), **doubts}
         todo = min(max(TRACED - first, 0), len(chosen))
         for i in range(todo):
             picture, psnr = _trace(world, faces, batch, i, recipe)
@@ -104,10 +93,47 @@ def measure(
     figures["landmark_px"] = float(np.sqrt(_mean(columns["landmark_px"] ** 2)))
     known = columns["light_deg"][np.isfinite(columns["light_deg"])]
     figures["light_median_deg"] = float(np.median(known)) if len(known) else float("nan")
-    for key in ("strange", "unlike_landmarks"):
-        found = columns[key][np.isfinite(columns[key])]
-        figures[key] = float(np.quantile(found, QUANTILE)) if len(found) else float("nan")
-    return figures, examples
+    return figures | {key: _quantile(columns[key]) for key in DOUBTS}, examples
+
+
+@torch.no_grad()
+def looked(
+    world: objective.World, network: FaceNetwork, fit: LandmarkStart, items: Sequence[Item], decoded: bool
+) -> tuple[Item, objective.Faces, dict[str, NDArray[np.floating]]]:
+    """Items as a batch, their prediction, and for each photo the figures DOUBTS; NaN without landmarks."""
+    batch = default_collate([{**item, "start": begun(fit, item)} for item in items])
+    seen = behold(world.head, world.chart, batch, torch.ones(len(items), dtype=torch.bool))
+    crop, chart, start, hint = seen.tensors()
+    device = network.code_mean.device
+    moved = (
+        crop.to(device),
+        chart.to(device),
+        tuple(t.to(device) for t in start),
+        (hint[0].to(device), hint[1].to(device), hint[2].to(device)),
+    )
+    out = network(*moved, decoded)
+    strange = network.strangeness(out["latent"])
+    out = {k: v.cpu() for k, v in out.items()}
+    predicted = face_of(out, seen.start)
+    faces = objective.Faces.of(world.head, predicted, maps_of(out, predicted.albedo, world.skin))
+    given = batch["detected"].bool().numpy()
+    miss = disagreement(faces.landmarks, batch["landmarks"][:, world.head.landmark_index]).numpy()
+    return batch, faces, {"strange": strange.cpu().numpy(), "unlike_landmarks": np.where(given, miss, np.nan)}
+
+
+def usual(world: objective.World, network: FaceNetwork, data: RealPhotos, decoded: bool) -> dict[str, float]:
+    """Limits of DOUBTS from real photos: what 99 in 100 of the first USUAL stay below, times MARGIN."""
+    fit, found = LandmarkStart(world.model), list[dict[str, NDArray[np.floating]]]()
+    count = min(len(data), USUAL)
+    for first in range(0, count, BATCH):
+        items = [data[(VALIDATION_EPOCH, n)] for n in range(first, min(first + BATCH, count))]
+        found.append(looked(world, network, fit, items, decoded)[2])
+    return {key: MARGIN * _quantile(np.concatenate([one[key] for one in found])) for key in DOUBTS}
+
+
+def _quantile(values: NDArray[np.floating]) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.quantile(known, QUANTILE)) if len(known) else float("nan")
 
 
 def disagreement(predicted: torch.Tensor, detected: torch.Tensor) -> torch.Tensor:

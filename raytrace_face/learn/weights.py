@@ -30,7 +30,7 @@ class Trained:
     decoded: bool
     """Whether its decoders were trained."""
     strange: float
-    """`FaceNetwork.strangeness` that 99 in 100 held-out photos stay below."""
+    """`FaceNetwork.strangeness` that 99 in 100 real photos stay below, with a margin (`learn.validate.usual`)."""
     unlike_landmarks: float
     """The same for the distance from the detected landmarks, sides of the crop."""
 

@@ -50,7 +50,7 @@ def test_demo_photo_is_explained(demo):
 
 
 def test_every_array_of_the_demo_is_physical(demo):
-    arrays = demo._arrays()
+    arrays = demo.arrays()
     assert all(np.isfinite(a).all() for a in arrays.values())
     for name in ("diffuse", "specular", "roughness", "confidence"):
         values = arrays[f"maps.{name}"]
@@ -72,7 +72,7 @@ def test_demo_comes_back_from_its_folder_bit_for_bit(demo, tmp_path):
     assert all((folder / name).stat().st_size > 0 for name in names)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["astronaut_face"]  # nothing temporary is left
     back = Reconstruction.load(folder)
-    mine, theirs = demo._arrays(), back._arrays()
+    mine, theirs = demo.arrays(), back.arrays()
     assert mine.keys() == theirs.keys()
     assert [name for name in mine if mine[name].tobytes() != theirs[name].tobytes()] == []
     assert back.metrics == demo.metrics

@@ -113,6 +113,13 @@ def start(device: str = "auto", deterministic: bool = False) -> ModuleType:
     return mi
 
 
+def ensure_started() -> None:
+    """Start the backend as `start` does by default, unless something has started it already."""
+    mitsuba = sys.modules.get("mitsuba")
+    if mitsuba is None or mitsuba.variant() is None:
+        start()
+
+
 def threads_each(threads: int) -> dict[str, str]:
     """Environment of processes that are to take so many threads each, in the tracer and in linear algebra."""
     return dict.fromkeys((*LIBRARY_THREADS, THREADS_VARIABLE), str(threads))

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from raytrace_face.backend import start
 from raytrace_face.benchmark import execute, table
 from raytrace_face.benchmark.methods import Method
 from raytrace_face.benchmark.protocol import Column, Scorer, scorer
@@ -36,7 +35,6 @@ def run(
     """
     for method in methods:
         if method.weights is not None:
-            start()  # a network knows the texels of the head, which are traced
             from raytrace_face.learn.weights import load
 
             load(method.weights)  # what is damaged is told before the work

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from raytrace_face.backend import ensure_started
 from raytrace_face.face.model import FaceModel
 from raytrace_face.face.skin_prior import roughness_prior, skin_prior, specular_prior
 from raytrace_face.face.store import load_embedded
@@ -200,7 +201,8 @@ class TextureDecoder(nn.Module):
 
 @cache
 def embedded_skin(texture: int) -> tuple[StatisticalSkin, TexelMap]:
-    """The embedded head's skin and its texels, T a side; starts no backend by itself."""
+    """The embedded head's skin and its texels, T a side, which are found by tracing."""
+    ensure_started()
     from raytrace_face.tracer.texture import texel_map
 
     model = load_embedded(0)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from raytrace_face.face.model import FaceModel
@@ -123,6 +124,7 @@ class LandmarkStart:
     def __init__(self, model: FaceModel) -> None:
         self.model = replace(model, identity=model.identity[:IDENTITY])
         self.basis, self.mean = landmark_basis(self.model)
+        self.pools = ThreadpoolController()
 
     def __call__(self, landmarks: Array, blendshapes: Array, principal: Array) -> Start:
         """The start (B = 1) of a face.
@@ -140,7 +142,8 @@ class LandmarkStart:
         beta = np.asarray(blendshapes, np.float32)
         face = FaceParams(pose, np.zeros(IDENTITY, np.float32), beta)
         data = (observed * FIT_SIDE, self.basis, self.mean)
-        fit = descend(self.model, data, camera, face, beta, None, FIT_STEPS)
+        with self.pools.limit(limits=1, user_api="blas"):  # idle BLAS threads spin, and the network waits for them
+            fit = descend(self.model, data, camera, face, beta, None, FIT_STEPS)
         return of_pose(fit.camera, fit.face, Window(0, 0, FIT_SIDE, FIT_SIDE))
 
 

@@ -241,7 +241,7 @@ WRONG = {
     "no workers": (["a.png", "--workers", "0"], "workers 0"),
     "workers for one photo": (["a.png", "--workers", "2"], "leave out --workers"),
     "a face of a folder": (["faceless", "--face", "0"], "goes with one photo"),
-    "no weights": (["a.png", "--weights", "gone"], "cannot be read"),
+    "no weights": (["a.png", "--weights", "gone"], "do not exist"),
 }
 
 

@@ -12,6 +12,7 @@ camera follows from where the crop lies (the "allocentric" pose; Kundu et al., "
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -124,7 +125,6 @@ class LandmarkStart:
     def __init__(self, model: FaceModel) -> None:
         self.model = replace(model, identity=model.identity[:IDENTITY])
         self.basis, self.mean = landmark_basis(self.model)
-        self.pools = ThreadpoolController()
 
     def __call__(self, landmarks: Array, blendshapes: Array, principal: Array) -> Start:
         """The start (B = 1) of a face.
@@ -142,9 +142,15 @@ class LandmarkStart:
         beta = np.asarray(blendshapes, np.float32)
         face = FaceParams(pose, np.zeros(IDENTITY, np.float32), beta)
         data = (observed * FIT_SIDE, self.basis, self.mean)
-        with self.pools.limit(limits=1, user_api="blas"):  # idle BLAS threads spin, and the network waits for them
+        with _pools().limit(limits=1, user_api="blas"):  # idle BLAS threads spin, and the network waits for them
             fit = descend(self.model, data, camera, face, beta, None, FIT_STEPS)
         return of_pose(fit.camera, fit.face, Window(0, 0, FIT_SIDE, FIT_SIDE))
+
+
+@cache
+def _pools() -> ThreadpoolController:
+    """The thread pools of this process; no part of a start, which goes to processes that load photos."""
+    return ThreadpoolController()
 
 
 def rough_pose(points: NDArray[np.float64], observed: NDArray[np.float64], principal: Tensor) -> tuple[Array, float]:

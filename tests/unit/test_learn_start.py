@@ -6,6 +6,7 @@ landmarks there is the mean face that looks into the camera, and nothing of what
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -218,3 +219,14 @@ def test_an_undetected_item_begins_at_the_neutral_start(model, fit):
     assert {name: t.shape for name, t in told.items()} == {name: t.shape for name, t in blind.items()}
     assert all(t.dtype == torch.float32 for t in told.values())
     assert float((told["rotation"] - blind["rotation"]).abs().max()) > 0.1
+
+
+def test_a_start_goes_to_processes_that_load_photos(model):
+    """It is sent by pickle, between processes of one run; what it says there is what it says here."""
+    principal = np.array([0.5, 0.5], np.float32)
+    seen = np.random.default_rng(4).uniform(0.3, 0.7, (478, 2)).astype(np.float32)
+    here = starts.LandmarkStart(model)
+    here(seen, np.zeros(EXPRESSION, np.float32), principal)  # what it opens for itself stays behind
+    there = pickle.loads(pickle.dumps(here))
+    one, other = (s(seen, np.zeros(EXPRESSION, np.float32), principal) for s in (here, there))
+    assert all(torch.equal(a, b) for a, b in zip(one.tensors(), other.tensors(), strict=True))

@@ -18,7 +18,7 @@ from torch.nn import functional
 from lightstage.rig import geodesic
 from raytrace_face.face.model import FaceModel
 from raytrace_face.learn.head import TorchHead, project
-from raytrace_face.learn.light import Lights, luminance
+from raytrace_face.learn.light import Lights, lobe_irradiance, luminance
 from raytrace_face.learn.parameters import SIZE, unpack
 from raytrace_face.learn.start import Start
 
@@ -108,10 +108,7 @@ def normals(points: Tensor) -> Tensor:
 def irradiance(lights: Lights, normal: Tensor) -> Tensor:
     """(B, T, T, 3) irradiance / pi of surfaces with normals (B, T, T, 3) in the head frame, without any shadow."""
     cos = torch.einsum("bhwi,bli->bhwl", normal, lights.directions()).clamp_min(0)
-    axes = normal.new_tensor(geodesic(0).vertices)
-    towards = normal @ axes.T
-    # 1/4 + cos / 2 + cos^2 / 4 through the cosine's bands 1, 2/3, 1/4 (Ramamoorthi & Hanrahan 2001, eq. 8)
-    sky = (1 + towards) / 3 + (towards**2 - 1 / 3) / 16
+    sky = lobe_irradiance(normal @ normal.new_tensor(geodesic(0).vertices).T)
     return torch.einsum("bhwl,blc->bhwc", cos, lights.irradiance) + torch.einsum("bhwa,bac->bhwc", sky, lights.ambient)
 
 

@@ -81,8 +81,7 @@ class Lights:
     def facing_irradiance(self) -> Tensor:
         """(B, 3) irradiance / pi of a surface at the head's centre that looks along +z, shadows apart."""
         cos = self.irradiance.new_tensor(geodesic(0).vertices[:, 2])
-        # 1/4 + cos / 2 + cos^2 / 4 through the cosine's bands 1, 2/3, 1/4 (Ramamoorthi & Hanrahan 2001, eq. 8)
-        lobes = (1 + cos) / 3 + (cos**2 - 1 / 3) / 16
+        lobes = lobe_irradiance(cos)
         towards = self.directions()[..., 2].clamp_min(0)
         return (towards[..., None] * self.irradiance).sum(dim=1) + (lobes[:, None] * self.ambient).sum(dim=1)
 
@@ -118,6 +117,14 @@ class Lights:
 def luminance(colour: Tensor) -> Tensor:
     """Luminance of linear Rec. 709 colours (..., 3) -> (...)."""
     return colour @ colour.new_tensor(REC709_LUMINANCE)
+
+
+def lobe_irradiance(cos: Tensor) -> Tensor:
+    """Irradiance / pi, by the cosine to their axes, under lobes ((1 + cos) / 2)^2 of radiance.
+
+    1/4 + cos / 2 + cos^2 / 4 through the cosine's bands 1, 2/3, 1/4 (Ramamoorthi & Hanrahan 2001, eq. 8).
+    """
+    return (1 + cos) / 3 + (cos**2 - 1 / 3) / 16
 
 
 def form_factor(corners: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from raytrace_face.benchmark.methods import DEFAULT, METHODS, encoder
 from raytrace_face.benchmark.spec import load
 from raytrace_face.benchmark.table import Run
 from raytrace_face.errors import InputError
+from raytrace_face.learn.many import predictor
 from raytrace_face.output import sha256, write_json
 
 SHOWN_LIGHT = "A-035E+40"
@@ -94,17 +94,6 @@ class Timed:
         return found
 
 
-@lru_cache(maxsize=2)
-def predictor_of(path: Path) -> Any:
-    """Weights, loaded, with the tracer started."""
-    from raytrace_face.backend import start
-
-    start()
-    from raytrace_face.learn.predict import Predictor
-
-    return Predictor(path)
-
-
 def photo_rows(args: argparse.Namespace, weights: Mapping[str, Path]) -> list[Row]:
     """Agreement of every weights' predictions with the photos, and the sheets of the weights that are judged."""
     from raytrace_face.capture import load_photo
@@ -116,13 +105,13 @@ def photo_rows(args: argparse.Namespace, weights: Mapping[str, Path]) -> list[Ro
     }
     rows = []
     for name, path in weights.items():
-        predictor = predictor_of(path)
+        network = predictor(path)
         for group, (paths, colour) in sets.items():
             config, shown = replace(PREVIEW, colour=colour), []
             for one in paths:
                 photo = load_photo(one, colour)
                 optimised = encoder_photos.optimised(photo, config, args.optimiser / group / one.stem)
-                shown.append(Both(one.stem, predictor.predict(photo, config), optimised))
+                shown.append(Both(one.stem, network.predict(photo, config), optimised))
             rows += [{"set": group, "photo": b.name, "weights": name, **encoder_photos.agreement(b)} for b in shown]
             if name == ENCODER and shown:
                 encoder_photos.sheet(shown).save(args.out / f"{group}.png")
@@ -135,17 +124,17 @@ def doubt_rows(args: argparse.Namespace) -> list[Row]:
 
     lfw = encoder_doubts.sample(data_folder("lfw"), LFW, seed=0)
     sets = {"photos": photos_in(data_folder("photos")), "LFW": lfw}
-    return encoder_doubts.rows_of(predictor_of(args.weights), sets, lfw[:BROKEN], args.quiet)
+    return encoder_doubts.rows_of(predictor(args.weights), sets, lfw[:BROKEN], args.quiet)
 
 
 def tone_rows(args: argparse.Namespace) -> Sequence[Mapping[str, Any]]:
     """Figures of held-out sittings."""
-    return encoder_tones.held_out_rows(predictor_of(args.weights), args.sittings, quiet=args.quiet)
+    return encoder_tones.held_out_rows(predictor(args.weights), args.sittings, quiet=args.quiet)
 
 
 def time_rows(args: argparse.Namespace) -> list[Row]:
     """Times on the demo photo."""
-    return [encoder_photos.times(predictor_of(args.weights), demo_photo())]
+    return [encoder_photos.times(predictor(args.weights), demo_photo())]
 
 
 def named(value: str) -> tuple[str, Path]:

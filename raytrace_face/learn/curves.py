@@ -44,7 +44,6 @@ def plot(folder: Path, path: Path) -> None:
             axis.plot(steps, values, color="C0", alpha=0.25)
             axis.plot(steps, _running_mean(values), color="C0")
         axis.set_title(key, fontsize=10)
-
     for axis, (key, (title, reference)) in zip(axes[8:], HELD_OUT.items(), strict=True):
         steps = [line["step"] for line in held_out]
         axis.plot(steps, [line.get(key, np.nan) for line in held_out], "o-", color="C1")

@@ -20,13 +20,11 @@ from torch import Tensor
 from lightstage.environment import lobe_sh, sh_basis
 from lightstage.rig import StageLights, geodesic, light_corners, light_radiance, rig
 from raytrace_face.capture.colour import REC709_LUMINANCE
+from raytrace_face.fit.guess import CLUSTER
 from raytrace_face.types import Array
 
 LIGHTS, LOBES = 20, 12
 """Lights of the icosahedron (EG 2021 tried four rigs and chose it); ambient lobes about its corners."""
-CLUSTER = 12.0
-"""Concentration of the kernel that gathers lights of one cluster: half as much at 20 degrees, a tenth at 36. Lights
-closer than 35 degrees are one light to the optimiser too (`lightstage.solve.greedy`)."""
 SHIFTS = 3
 """Steps of the mean shift; each leaves a fifth of the way to the middle of two near lights."""
 SPHERE = 600

@@ -26,6 +26,7 @@ from raytrace_face.face.store import load_embedded
 from raytrace_face.fit.reconstruct import Stopwatch
 from raytrace_face.learn import objective, weights
 from raytrace_face.learn.crop import aligned_crop
+from raytrace_face.learn.decoders import statistical_maps
 from raytrace_face.learn.inputs import begun, behold
 from raytrace_face.learn.light import luminance
 from raytrace_face.learn.network import face_of, maps_of
@@ -106,7 +107,7 @@ class Predictor:
             predicted = face_of({**out, "raw": raw}, beheld.start)
             maps = maps_of(out, predicted.albedo, world.skin)
             faces = objective.Faces.of(world.head, predicted, maps)
-            plain = world.skin.log_diffuse(predicted.albedo).exp().clamp(0.002, 0.98)
+            plain = statistical_maps(world.skin, predicted.albedo).diffuse
         if photo.monochrome:  # luminance is all that is known, as in the fit
             lights = predicted.lights
             lights = replace(lights, irradiance=_grey(lights.irradiance), ambient=_grey(lights.ambient))

@@ -31,15 +31,16 @@ GRAZING = (0.1, 0.35)
 """Cosines to the eye between which a texel counts more and more: what grazes is mixed with what lies behind."""
 CHANNELS = 8
 """Codes (3), how well the texel is seen, normal (3), cosine to the eye."""
-EVIDENCE = 5
+EVIDENCE = 6
 """Channels of `evidence`."""
 DARK = 0.02
 """Linear light added to both sides of a ratio: what is darker is noise and codes of 8 bits."""
 GREY = 0.01
 """Difference of codes below which a photo is monochrome: two of 255, what rounding leaves."""
-EXPOSED = 0.65
-"""Quantile of the log ratio of photo and prediction that exposure brings to nought: more than half, because cast
-shadows, of which `irradiance` knows nothing, are below."""
+EXPOSED = 0.4
+"""Quantile of the log ratio of photo and prediction that exposure brings to nought. Texels count by their codes, so
+that cast shadows, of which `irradiance` knows nothing, hardly do; less than half, because what is darker than skin on a
+face (brows, beard, folds) is darker by more than highlights are brighter."""
 TEXELS = 50
 """Texels in view, of a quarter of all, below which exposure is left as it is."""
 RATIO = 2.0
@@ -105,37 +106,44 @@ def normals(points: Tensor) -> Tensor:
     return functional.normalize(torch.linalg.cross(along_u, along_v), dim=3)
 
 
-def irradiance(lights: Lights, normal: Tensor) -> Tensor:
-    """(B, T, T, 3) irradiance / pi of surfaces with normals (B, T, T, 3) in the head frame, without any shadow."""
+def irradiance(lights: Lights, normal: Tensor, reach: Tensor | None = None) -> Tensor:
+    """(B, T, T, 3) irradiance / pi of surfaces with normals (B, T, T, 3) in the head frame.
+
+    Args:
+        reach: (B, L, T, T) share of each light that arrives; default all of it, no shadow.
+    """
     cos = torch.einsum("bhwi,bli->bhwl", normal, lights.directions()).clamp_min(0)
+    if reach is not None:
+        cos = cos * reach.movedim(1, 3)
     sky = lobe_irradiance(normal @ normal.new_tensor(geodesic(0).vertices).T)
     return torch.einsum("bhwl,blc->bhwc", cos, lights.irradiance) + torch.einsum("bhwa,bac->bhwc", sky, lights.ambient)
 
 
-def evidence(unwrapped: Tensor, lights: Lights, log_albedo: Tensor) -> Tensor:
+def evidence(unwrapped: Tensor, lights: Lights, log_albedo: Tensor, reach: Tensor) -> Tensor:
     """(B, EVIDENCE, T, T) what the photo says about a predicted albedo under predicted lights, texel by texel.
 
-    Log ratio of the photo to albedo times irradiance without shadows (3), how well the texel is seen, and the log of
-    the irradiance. The ratio holds what is personal, and cast shadows, highlights and hair: telling them apart is what
+    Log ratio of the photo to albedo times irradiance without shadows (3), how well the texel is seen, the log of the
+    irradiance, and the log of what cast shadows leave of it. The ratio holds what is personal, and cast shadows, highlights and hair: telling them apart is what
     the decoders learn. A monochrome photo says nothing of colour: its ratio is that of the luminance.
 
     Args:
         unwrapped: of `unwrap`.
         log_albedo: (B, T, T, 3).
+        reach: of `learn.shadow.reach`.
     """
     seen, normal = unwrapped[:, 3:4], unwrapped[:, 4:7].permute(0, 2, 3, 1)
-    codes = (unwrapped[:, :3] / seen.clamp_min(1e-3) * SPREAD + MEAN).clamp(0, 1)
+    codes = codes_of(unwrapped)
     light = irradiance(lights, normal)
     shaded = (log_albedo.exp() * light).permute(0, 3, 1, 2)
     coloured = (codes.amax(dim=1) - codes.amin(dim=1)).amax(dim=(1, 2)) > GREY
     grey = luminance(shaded.movedim(1, 3))[:, None].expand_as(shaded)
     shaded = torch.where(coloured.view(-1, 1, 1, 1), shaded, grey)
     ratio = ((linear_of(codes) + DARK) / (shaded + DARK)).log().clamp(-RATIO, RATIO)
-    level = (light.mean(dim=3) + DARK).log()[:, None]
-    return torch.cat([ratio * seen, seen, level], dim=1)
+    level, left = ((x.mean(dim=3) + DARK).log()[:, None] for x in (light, irradiance(lights, normal, reach)))
+    return torch.cat([ratio * seen, seen, level, (left - level).clamp_min(-RATIO)], dim=1)
 
 
-def exposure(unwrapped: Tensor, lights: Lights, log_albedo: Tensor) -> Tensor:
+def exposure(unwrapped: Tensor, lights: Lights, log_albedo: Tensor, reach: Tensor) -> Tensor:
     """(B, 3) log gain of all lights, channel by channel, that brings a prediction to its photo's exposure.
 
     What a network says of exposure and white balance is off by a third; the photo itself tells both, up to the tone of
@@ -144,14 +152,31 @@ def exposure(unwrapped: Tensor, lights: Lights, log_albedo: Tensor) -> Tensor:
     Args:
         unwrapped: of `unwrap`.
         log_albedo: (B, T, T, 3).
+        reach: of `learn.shadow.reach`.
     """
-    shown = evidence(unwrapped[..., ::2, ::2], lights, log_albedo[:, ::2, ::2])
-    ratio, seen = shown[:, :3] / shown[:, 3:4].clamp_min(1e-3), shown[:, 3] > 0.5
+    every_other = unwrapped[..., ::2, ::2]
+    shown, seen = evidence(every_other, lights, log_albedo[:, ::2, ::2], reach[..., ::2, ::2]), every_other[:, 3] > 0.5
+    ratio, weight = shown[:, :3] / shown[:, 3:4].clamp_min(1e-3) - shown[:, 5:6], codes_of(every_other).mean(dim=1)
     gains = [
-        torch.quantile(ratio[i][:, seen[i]], EXPOSED, dim=1) if int(seen[i].sum()) > TEXELS else ratio.new_zeros(3)
+        weighted_quantile(ratio[i][:, seen[i]], weight[i][seen[i]], EXPOSED)
+        if int(seen[i].sum()) > TEXELS
+        else ratio.new_zeros(3)
         for i in range(len(ratio))
     ]
     return torch.stack(gains)
+
+
+def weighted_quantile(values: Tensor, weights: Tensor, share: float) -> Tensor:
+    """(C,) least of the values (C, N) in each row up to which lies this share of the weights (N,)."""
+    ordered, index = values.sort(dim=1)
+    until = weights[index].cumsum(dim=1)
+    place = torch.searchsorted(until, share * until[:, -1:]).clamp_max(values.shape[1] - 1)
+    return ordered.gather(1, place)[:, 0]
+
+
+def codes_of(unwrapped: Tensor) -> Tensor:
+    """(B, 3, T, T) sRGB codes in [0, 1] of `unwrap`; those of the mean where nothing is seen."""
+    return (unwrapped[:, :3] / unwrapped[:, 3:4].clamp_min(1e-3) * SPREAD + MEAN).clamp(0, 1)
 
 
 def linear_of(codes: Tensor) -> Tensor:

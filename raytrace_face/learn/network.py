@@ -19,6 +19,7 @@ from raytrace_face.learn.decoders import (
 from raytrace_face.learn.encoder import Encoder, EncoderConfig, Hint
 from raytrace_face.learn.parameters import Predicted, unpack
 from raytrace_face.learn.recipe import Network as Sizes
+from raytrace_face.learn.shadow import open_sky, reach
 from raytrace_face.learn.start import Start
 
 MEMORY = 0.99
@@ -29,6 +30,8 @@ class FaceNetwork(nn.Module):
     """What is trained, saved and shipped. Its forward takes and gives plain tensors, as wrappers for many processes
     want."""
 
+    open_sky: Tensor
+    """Of `learn.shadow`; not saved."""
     code_mean: Tensor
     """(latent,) mean of the code over the photos of training."""
     code_square: Tensor
@@ -45,6 +48,7 @@ class FaceNetwork(nn.Module):
         skin, _ = embedded_skin(sizes.texture)
         self.register_buffer("log_mean", skin.log_mean, persistent=False)
         self.register_buffer("modes", skin.modes, persistent=False)
+        self.register_buffer("open_sky", open_sky(sizes.texture), persistent=False)
         self.register_buffer("code_mean", torch.zeros(sizes.latent))
         self.register_buffer("code_square", torch.ones(sizes.latent))
 
@@ -70,9 +74,10 @@ class FaceNetwork(nn.Module):
         if decoded:
             face = unpack(code.raw, Start(*start))
             albedo = self.log_mean + torch.tensordot(face.albedo, self.modes, dims=1)
-            out["gain"] = exposure(chart, face.lights, albedo)
+            shaded = reach(face.lights, self.open_sky, chart.shape[2])
+            out["gain"] = exposure(chart, face.lights, albedo, shaded)
             with torch.no_grad():  # decoders are judged by their maps, lights by theirs
-                shown = evidence(chart, face.lights.exposed(out["gain"]), albedo)
+                shown = evidence(chart, face.lights.exposed(out["gain"]), albedo, shaded)
             values = self.decoders.increments(code.latent, code.scales, shown)
             out |= dict(zip(("diffuse", "specular", "confidence"), values, strict=True))
         return out

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -30,6 +31,7 @@ from raytrace_face.learn.dataset import RealPhotos, SyntheticPhotos
 from raytrace_face.learn.inputs import Beheld, behold
 from raytrace_face.learn.interrupt import undisturbed
 from raytrace_face.learn.journal import LOG, VALIDATION, append, claim, cut
+from raytrace_face.learn.lend import lend
 from raytrace_face.learn.network import FaceNetwork, face_of, maps_of
 from raytrace_face.learn.recipe import Recipe, Stage
 from raytrace_face.learn.schedule import groups, schedule
@@ -260,6 +262,10 @@ class Run:
         """One step of the optimiser; the values of all losses."""
         r, world = self.recipe, self.world
         seen = [behold(world.head, world.chart, batch, batch["kept"]) for batch in (made, found) if batch is not None]
+        if found is not None and stage.decoders:
+            rng = np.random.default_rng([r.seed, number, self.fabric.global_rank])
+            chart, albedo = lend(seen[0].chart, made["albedo_map"], seen[1].chart, rng)
+            seen[0], made = replace(seen[0], chart=chart), {**made, "albedo_map": albedo}
         out = _forward(model, self.fabric.device, seen, stage.decoders)
         self.network.remember(out["latent"].to(self.network.code_mean.device))
         n = len(made["image"])

@@ -81,3 +81,19 @@ def visible_points(
     ray = mi.Ray3f(mi.Point3f(*axes[:3]), mi.Vector3f(*axes[3:]))
     ray.maxt = owned(mi.Float, (distance - 2 * LIFT_MM).astype(np.float32))
     return ~head.scene.ray_test(ray).numpy()
+
+
+def sees(
+    head: HeadScene, points: NDArray[np.floating], normals: NDArray[np.floating], directions: NDArray[np.floating]
+) -> NDArray[np.bool_]:
+    """(N, D) whether nothing of the head lies between points (N, 3) on it and far lights in unit directions (D, 3).
+
+    Args:
+        normals: (N, 3) unit, by which the points are lifted off the skin; what lies below them is not seen.
+    """
+    lifted = np.asarray(points, np.float32) + LIFT_MM * np.asarray(normals, np.float32)
+    origin = np.repeat(lifted, len(directions), axis=0)
+    direction = np.tile(np.asarray(directions, np.float32), (len(lifted), 1))
+    axes = [owned(mi.Float, values[:, k]) for values in (origin, direction) for k in range(3)]
+    hit = head.scene.ray_test(mi.Ray3f(mi.Point3f(*axes[:3]), mi.Vector3f(*axes[3:]))).numpy()
+    return ~hit.reshape(len(lifted), len(directions)) & (normals @ np.asarray(directions).T > 0)

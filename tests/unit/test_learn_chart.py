@@ -36,6 +36,7 @@ from raytrace_face.learn.chart import (
     unwrap,
 )
 from raytrace_face.learn.head import TorchHead
+from raytrace_face.learn.light import LIGHTS
 from raytrace_face.learn.parameters import EXPRESSION, SIZE, unpack
 from raytrace_face.learn.start import IDENTITY, Start
 from raytrace_face.types import Camera, FaceParams, Window
@@ -259,19 +260,32 @@ def dimmed():
 
 def test_a_photo_that_is_as_predicted_is_no_evidence():
     unwrapped, log_albedo, _, seen = photographed(1.0)
-    found = evidence(unwrapped, dimmed(), log_albedo)
+    found = evidence(unwrapped, dimmed(), log_albedo, everywhere())
     # float32 codes over a seen of a thousandth and more: 1e-4 of a code, twenty times that where it is dark
     assert float(found[:, :3].abs().max()) < 2e-3
     assert torch.equal(found[:, 3:4], seen)
     level = torch.log(irradiance(dimmed(), unwrapped[:, 4:7].permute(0, 2, 3, 1)).mean(dim=3) + DARK)
     assert torch.allclose(found[:, 4], level, atol=1e-5)
+    assert not found[:, 5].any()  # every light arrives
+
+
+def test_evidence_tells_what_cast_shadows_leave():
+    """Without any area light the ambient is left, in the ratio's units; the ratio itself knows of no shadow."""
+    unwrapped, log_albedo, _, _ = photographed(1.0)
+    whole, n = dimmed(), unwrapped[:, 4:7].permute(0, 2, 3, 1)
+    lit, dark = (evidence(unwrapped, whole, log_albedo, share * everywhere()) for share in (1.0, 0.0))
+    assert torch.equal(lit[:, :5], dark[:, :5])
+    sky = irradiance(replace(whole, irradiance=0 * whole.irradiance), n)
+    expected = ((sky.mean(dim=3) + DARK) / (irradiance(whole, n).mean(dim=3) + DARK)).log().clamp_min(-RATIO)
+    assert torch.allclose(dark[:, 5], expected, atol=1e-5)
+    assert float(expected.min()) < -0.5
 
 
 def test_evidence_is_the_log_factor_on_what_was_predicted():
     """Skin twice as bright in red and half as bright in blue; what is dark counts less; weighted by how well seen."""
     factor = torch.tensor([2.0, 1.0, 0.5])
     unwrapped, log_albedo, shaded, seen = photographed(factor)
-    found = evidence(unwrapped, dimmed(), log_albedo)[:, :3].permute(0, 2, 3, 1)
+    found = evidence(unwrapped, dimmed(), log_albedo, everywhere())[:, :3].permute(0, 2, 3, 1)
     well = seen[:, 0] > 0.1
     expected = torch.log((factor * shaded + DARK) / (shaded + DARK))
     each = found / seen[:, 0, ..., None].clamp_min(1e-9)
@@ -287,22 +301,27 @@ def test_evidence_is_bounded():
         unwrapped, log_albedo, _, _ = photographed(1.0)
         unwrapped[:, :3], unwrapped[:, 3] = (code - MEAN) / SPREAD, 1
         bright = torch.full_like(log_albedo, 3.0 if code == 0 else -6.0)
-        found = evidence(unwrapped, lights(), bright)[:, :3]
+        found = evidence(unwrapped, lights(), bright, everywhere())[:, :3]
         assert float((sign * found).max()) == RATIO
         assert float(found.abs().max()) == RATIO
+
+
+def everywhere() -> Tensor:
+    """Every light arrives at every texel."""
+    return torch.ones(1, LIGHTS, 16, 16)
 
 
 def exposed(factor: Tensor | float, shadow: float = 0.0, seen: float = 1.0) -> Tensor:
     """(3,) the exposure of a photo of albedo times irradiance times a factor, a share of it in the dark."""
     unwrapped, log_albedo, shaded, _ = photographed(1.0)
     dark = torch.rand(1, 16, 16, 1, generator=torch.Generator().manual_seed(8)) < shadow
-    linear = torch.where(dark, 0.1, 1.0) * (factor * (shaded + DARK)) - DARK  # the factor is then exact in the ratio
+    linear = torch.where(dark, 0.3, 1.0) * (factor * (shaded + DARK)) - DARK  # the factor is then exact in the ratio
     unwrapped[:, :3] = (
         torch.from_numpy(linear_to_srgb(linear.clamp_min(0).numpy())).permute(0, 3, 1, 2) - MEAN
     ) / SPREAD
     unwrapped[:, :3] *= seen
     unwrapped[:, 3] = seen
-    return exposure(unwrapped, dimmed(), log_albedo)[0]
+    return exposure(unwrapped, dimmed(), log_albedo, everywhere())[0]
 
 
 def test_exposure_is_the_factor_between_photo_and_prediction():
@@ -312,7 +331,8 @@ def test_exposure_is_the_factor_between_photo_and_prediction():
 
 
 def test_exposure_does_not_mind_a_third_of_the_face_in_shadow():
-    """The quantile lies above them; beyond 65 % it is of the shadow, which a test must be able to see."""
+    """Texels count by their codes, dark ones less; nine tenths in the dark set the exposure, which a test
+    must be able to see."""
     factor = torch.tensor([1.6, 1.2, 1.05])
     assert torch.allclose(exposed(factor, shadow=0.33), factor.log(), atol=5e-3)
     assert float(exposed(factor, shadow=0.9).max()) < -0.5

@@ -16,9 +16,9 @@ from torch.nn import functional
 
 from raytrace_face.learn.chart import DARK, MEAN, SPREAD, codes_of, linear_of
 
-COARSE = 32
+COARSE = 16
 """Texels of 128 over which detail is compared with its surroundings: a mouth is 34 wide, a nose 24. What is broader
-may be shading."""
+may be shading. With 32, decoders dare as much and see less of it (docs/encoder.md)."""
 GREATEST = 0.7
 """Bound of the log factor, reached smoothly: a black brow in pale skin. Beyond are hair and the border of the face."""
 STRENGTH = (0.0, 1.3)

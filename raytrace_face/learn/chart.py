@@ -123,8 +123,9 @@ def evidence(unwrapped: Tensor, lights: Lights, log_albedo: Tensor, reach: Tenso
     """(B, EVIDENCE, T, T) what the photo says about a predicted albedo under predicted lights, texel by texel.
 
     Log ratio of the photo to albedo times irradiance without shadows (3), how well the texel is seen, the log of the
-    irradiance, and the log of what cast shadows leave of it. The ratio holds what is personal, and cast shadows, highlights and hair: telling them apart is what
-    the decoders learn. A monochrome photo says nothing of colour: its ratio is that of the luminance.
+    irradiance, and the log of what cast shadows leave of it. The ratio holds what is personal, and cast shadows,
+    highlights and hair: telling them apart is what the decoders learn. A monochrome photo says nothing of colour: its
+    ratio is that of the luminance.
 
     Args:
         unwrapped: of `unwrap`.

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -28,14 +27,13 @@ from raytrace_face.learn.checkpoint import State
 from raytrace_face.learn.columns import ColumnStore
 from raytrace_face.learn.curves import plot
 from raytrace_face.learn.dataset import RealPhotos, SyntheticPhotos
-from raytrace_face.learn.inputs import Beheld, behold
 from raytrace_face.learn.interrupt import undisturbed
 from raytrace_face.learn.journal import LOG, VALIDATION, append, claim, cut
-from raytrace_face.learn.lend import lend
-from raytrace_face.learn.network import FaceNetwork, face_of, maps_of
+from raytrace_face.learn.network import FaceNetwork
 from raytrace_face.learn.recipe import Recipe, Stage
 from raytrace_face.learn.schedule import groups, schedule
 from raytrace_face.learn.start import LandmarkStart
+from raytrace_face.learn.step import Turn, judge
 from raytrace_face.learn.stream import Batches, Drawn, steps_per_epoch, stream
 from raytrace_face.learn.validate import measure, sheet, usual
 from raytrace_face.output import sha256
@@ -48,8 +46,6 @@ SAVE = 100
 DEAD = 0.02
 """Luminance on skin that looks ahead (median of a batch) below which light counts as dead; photos are exposed for 0.9,
 and the vector's bounds end at 0.01."""
-SEEDS = 2**19
-"""Seeds of `render_batch`."""
 
 
 def train(
@@ -260,42 +256,17 @@ class Run:
         found: dict[str, Any] | None, number: int,
     ) -> dict[str, float]:  # fmt: skip
         """One step of the optimiser; the values of all losses."""
-        r, world = self.recipe, self.world
-        seen = [behold(world.head, world.chart, batch, batch["kept"]) for batch in (made, found) if batch is not None]
-        if found is not None and stage.decoders:
-            rng = np.random.default_rng([r.seed, number, self.fabric.global_rank])
-            chart, albedo = lend(seen[0].chart, made["albedo_map"], seen[1].chart, rng)
-            seen[0], made = replace(seen[0], chart=chart), {**made, "albedo_map": albedo}
-        out = _forward(model, self.fabric.device, seen, stage.decoders)
-        self.network.remember(out["latent"].to(self.network.code_mean.device))
-        n = len(made["image"])
-        faces = _faces(world, {k: v[:n] for k, v in out.items()}, seen[0].start)
-        terms = objective.supervised(world, faces, made, stage.decoders)
-        loss = objective.weighted(terms, r.weights)
-        values = {f"synthetic/{k}": float(v.detach()) for k, v in terms.items()}
-        lit = objective.facing(faces.predicted.lights)
-        if found is not None:
-            faces = _faces(world, {k: v[n:] for k, v in out.items()}, seen[1].start)
-            if store is not None:
-                target, columns = store.of(world, faces, found, r.picture, r.samples)
-                picture = objective.shaded(faces, target, columns)
-            else:
-                target = objective.look_at(world, faces, found, r.picture)
-                seed = (number * self.fabric.world_size + self.fabric.global_rank) % SEEDS
-                picture = objective.traced(world, faces, target, seed, r.samples, r.shadows)
-            terms = objective.self_supervised(
-                world, faces, found, target, picture, found["blendshapes"], stage.decoders
-            )
-            loss = loss + objective.weighted(terms, r.weights)
-            values |= {f"real/{k}": float(v.detach()) for k, v in terms.items()}
+        turn = Turn(number, self.fabric.global_rank, self.fabric.world_size)
+        judged = judge(self.world, self.recipe, stage, model, self.fabric.device, turn, made, found, store)
+        self.network.remember(judged.latent.to(self.network.code_mean.device))
         optimiser.zero_grad()
-        self.fabric.backward(loss)
-        norm = float(self.fabric.clip_gradients(model, optimiser, max_norm=r.clip, error_if_nonfinite=False))
+        self.fabric.backward(judged.loss)
+        norm = float(self.fabric.clip_gradients(model, optimiser, max_norm=self.recipe.clip, error_if_nonfinite=False))
         if not math.isfinite(norm):
-            bad = next((k for k, v in values.items() if not math.isfinite(v)), "its gradient")
+            bad = next((k for k, v in judged.values.items() if not math.isfinite(v)), "its gradient")
             raise TrainingError(self._stopped(f"loss is not a number at step {number} ({bad})"))
         optimiser.step()
-        return {"loss": float(loss.detach()), "norm": norm, "light": lit, **values}
+        return {"loss": float(judged.loss.detach()), "norm": norm, **judged.values}
 
     def _stopped(self, why: str) -> str:
         kept = self.out / CHECKPOINT
@@ -347,18 +318,3 @@ class Run:
         """Flush TensorBoard."""
         if self.board is not None:
             self.board.close()
-
-
-def _forward(model: Any, device: torch.device, seen: list[Beheld], decoded: bool) -> dict[str, Tensor]:
-    """One pass for all photos of a step; its outputs on the CPU."""
-    crops, charts, starts, hints = zip(*(s.tensors() for s in seen), strict=True)
-    crop = torch.cat(crops).to(device, memory_format=torch.channels_last)
-    chart = torch.cat(charts).to(device)
-    start = tuple(torch.cat(parts).to(device) for parts in zip(*starts, strict=True))
-    hint = tuple(torch.cat(parts).to(device) for parts in zip(*hints, strict=True))
-    return {name: value.cpu() for name, value in model(crop, chart, start, hint, decoded).items()}
-
-
-def _faces(world: objective.World, out: dict[str, Tensor], start: Any) -> objective.Faces:
-    predicted = face_of(out, start)
-    return objective.Faces.of(world.head, predicted, maps_of(out, predicted.albedo, world.skin))

@@ -40,7 +40,9 @@ def test_the_table_is_what_shadow_rays_say(table):
 
     model = load_embedded(0)
     texels = texel_map(model, SIDE)
-    points, normal = (texels.spread(x).reshape(-1, 3) for x in (model.mean, vertex_normals(model.mean, model.triangles)))
+    points, normal = (
+        texels.spread(x).reshape(-1, 3) for x in (model.mean, vertex_normals(model.mean, model.triangles))
+    )
     chosen = np.random.default_rng(0).permutation(np.flatnonzero(texels.inside.ravel()))[:400]
     k = nearest((0.7, 0.2, 0.7))
     to = towards()[k].numpy()

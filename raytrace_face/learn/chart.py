@@ -1,13 +1,14 @@
-"""The photo unwrapped onto the face: what each texel of the chart shows, seen through the network's start.
+"""The photo unwrapped onto the face: what each texel of the chart shows.
 
 On the chart every texel is the same point of every face, and its normal is known in the head's frame. So shading reads
 as light without a network having to learn pose first, which is what a few thousand people do not suffice for; and what
-decoders say of a texel can rest on what the photo shows there.
+decoders say of a texel can rest on what the photo shows there. The encoder sees the photo through its start; the
+decoders through what the encoder says, or their details would stand beside where they are shown.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +20,7 @@ from lightstage.rig import geodesic
 from raytrace_face.face.model import FaceModel
 from raytrace_face.learn.head import TorchHead, project
 from raytrace_face.learn.light import Lights, lobe_irradiance, luminance
-from raytrace_face.learn.parameters import SIZE, unpack
-from raytrace_face.learn.start import Start
+from raytrace_face.learn.parameters import Predicted
 
 if TYPE_CHECKING:
     from raytrace_face.tracer.texture import TexelMap
@@ -67,6 +67,10 @@ class Chart:
         mixing = torch.sparse_coo_tensor(place, weight, shape, check_invariants=True).coalesce()
         return cls(texels.size, mixing, (face > 0.05).float())
 
+    def to(self, device: torch.device) -> Chart:
+        """The same on another device."""
+        return replace(self, mixing=self.mixing.to(device), inside=self.inside.to(device))
+
     def points(self, vertices: Tensor) -> Tensor:
         """(B, T, T, 3) points of the texels on vertices (B, V, 3)."""
         mixed = self.mixing @ vertices.permute(1, 0, 2).flatten(1)
@@ -74,15 +78,14 @@ class Chart:
 
 
 @torch.no_grad()
-def unwrap(head: TorchHead, chart: Chart, start: Start, crop: Tensor) -> Tensor:
-    """(B, CHANNELS, T, T) photos of B faces on the chart.
+def unwrap(head: TorchHead, chart: Chart, face: Predicted, crop: Tensor) -> Tensor:
+    """(B, CHANNELS, T, T) photos of B faces on the chart, through shape and pose as they are taken to be.
 
     Visibility is told by the cosine to the eye alone; what a nose or a hand hides is not known here.
 
     Args:
         crop: (B, 3, S, S) sRGB codes in [0, 1].
     """
-    face = unpack(torch.zeros(len(crop), SIZE), start)
     points = chart.points(head.vertices(face.identity, face.expression))
     normal = normals(points)
     xy, _ = project(face, points.flatten(1, 2))

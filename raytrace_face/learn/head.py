@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -44,6 +44,10 @@ class TorchHead:
             torch.from_numpy(model.landmark_barycentric.copy()),
             torch.from_numpy(model.landmark_sigma_mm.copy()),
         )
+
+    def to(self, device: torch.device) -> TorchHead:
+        """The same on another device."""
+        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def vertices(self, identity: Tensor, expression: Tensor) -> Tensor:
         """(B, V, 3) mm, head frame, of identity (B, IDENTITY) and expression (B, E)."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from raytrace_face.learn.chart import Chart, unwrap
 from raytrace_face.learn.encoder import Hint
 from raytrace_face.learn.head import TorchHead
+from raytrace_face.learn.parameters import as_it_is
 from raytrace_face.learn.start import LandmarkStart, Start, neutral
 
 Item = dict[str, Any]
@@ -52,5 +53,5 @@ def behold(head: TorchHead, chart: Chart, batch: Item, kept: Tensor) -> Beheld:
     given = batch["detected"].bool() & kept
     start = Start(**batch["start"]).where(given)
     crop = batch["image"].contiguous(memory_format=torch.channels_last)
-    unwrapped = unwrap(head, chart, start, batch["image"]) * given.view(-1, 1, 1, 1)
+    unwrapped = unwrap(head, chart, as_it_is(start), batch["image"]) * given.view(-1, 1, 1, 1)
     return Beheld(crop, unwrapped, start, Hint(batch["landmarks"], batch["blendshapes"], given))

@@ -41,22 +41,24 @@ def details(chart: Tensor) -> Tensor:
     return torch.tanh(fine / GREATEST) * GREATEST * seen
 
 
-def lend(chart: Tensor, albedo: Tensor, lenders: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Charts (B, CHANNELS, T, T) and true albedo maps (B, T, T, 3) of synthetic photos with details of real ones.
+def lend(lenders: Tensor, count: int, rng: np.random.Generator) -> Tensor:
+    """(B, 3, T, T) factors on the photos and the true albedo of B synthetic people, of the details of real photos.
 
-    Every lender serves as many, mirrored for every second of them, and at another strength for each.
+    Whose, mirrored or not, and how strongly is drawn for each.
 
     Args:
         lenders: (N, CHANNELS, T, T) charts of real photos.
     """
-    lent = details(lenders)[torch.from_numpy(rng.integers(len(lenders), size=len(chart)))]
-    mirrored = torch.from_numpy(rng.random(len(chart)) < 0.5).view(-1, 1, 1, 1)
-    strength = torch.from_numpy(rng.uniform(*STRENGTH, len(chart)).astype(np.float32)).view(-1, 1, 1, 1)
-    factor = (torch.where(mirrored, lent.flip(3), lent) * strength).exp()
+    lent = details(lenders)[torch.from_numpy(rng.integers(len(lenders), size=count))]
+    mirrored = torch.from_numpy(rng.random(count) < 0.5).view(-1, 1, 1, 1)
+    strength = torch.from_numpy(rng.uniform(*STRENGTH, count).astype(np.float32)).view(-1, 1, 1, 1)
+    return (torch.where(mirrored, lent.flip(3), lent) * strength).exp()
+
+
+def painted(chart: Tensor, factor: Tensor) -> Tensor:
+    """Charts (B, CHANNELS, T, T) of photos whose linear light is multiplied by factors (B, 3, T, T)."""
     linear = (linear_of(codes_of(chart)) * factor).clamp(0, 1)
-    seen = chart[:, 3:4]
-    shown = torch.cat([(encoded(linear) - MEAN) / SPREAD * seen, chart[:, 3:]], dim=1)
-    return shown, albedo * factor.permute(0, 2, 3, 1)
+    return torch.cat([(encoded(linear) - MEAN) / SPREAD * chart[:, 3:4], chart[:, 3:]], dim=1)
 
 
 def encoded(linear: Tensor) -> Tensor:

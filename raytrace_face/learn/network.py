@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from raytrace_face.learn.chart import evidence, exposure
+from raytrace_face.face.store import load_embedded
+from raytrace_face.learn.chart import Chart, evidence, exposure, unwrap
 from raytrace_face.learn.decoders import (
     Decoders,
     PredictedMaps,
@@ -17,6 +18,8 @@ from raytrace_face.learn.decoders import (
     with_increments,
 )
 from raytrace_face.learn.encoder import Encoder, EncoderConfig, Hint
+from raytrace_face.learn.head import TorchHead
+from raytrace_face.learn.lend import painted
 from raytrace_face.learn.parameters import Predicted, unpack
 from raytrace_face.learn.recipe import Network as Sizes
 from raytrace_face.learn.shadow import open_sky, reach
@@ -45,7 +48,9 @@ class FaceNetwork(nn.Module):
         self.sizes = sizes
         self.encoder = Encoder(EncoderConfig(sizes.crop, sizes.width, sizes.latent))
         self.decoders = Decoders(sizes.latent, self.encoder.chart.channels, sizes.texture, sizes.decoder_width)
-        skin, _ = embedded_skin(sizes.texture)
+        skin, texels = embedded_skin(sizes.texture)
+        model = load_embedded(0)
+        self.head, self.chart = TorchHead.of(model), Chart.of(model, texels)
         self.register_buffer("log_mean", skin.log_mean, persistent=False)
         self.register_buffer("modes", skin.modes, persistent=False)
         self.register_buffer("open_sky", open_sky(sizes.texture), persistent=False)
@@ -53,8 +58,9 @@ class FaceNetwork(nn.Module):
         self.register_buffer("code_square", torch.ones(sizes.latent))
 
     def forward(
-        self, crop: Tensor, chart: Tensor, start: tuple[Tensor, ...], hint: tuple[Tensor, Tensor, Tensor], decoded: bool
-    ) -> dict[str, Tensor]:
+        self, crop: Tensor, chart: Tensor, start: tuple[Tensor, ...], hint: tuple[Tensor, Tensor, Tensor],
+        decoded: bool, lent: Tensor | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
         """Predict.
 
         Args:
@@ -63,21 +69,27 @@ class FaceNetwork(nn.Module):
             start: the fields of `Start`.
             hint: the fields of `Hint`.
             decoded: whether the decoders run.
+            lent: (B, 3, T, T) factors by which the photo is to differ on the chart (`learn.lend`).
 
         Returns:
             raw: (B, SIZE); latent: (B, latent); and if decoded gain (`learn.chart.exposure`), diffuse, specular,
             confidence (`Decoders.increments`).
         """
-        chart = chart * hint[2].view(-1, 1, 1, 1)  # the decoders' evidence is of the chart, too
-        code = self.encoder(crop, chart, Start(*start), Hint(*hint))
+        given = hint[2].view(-1, 1, 1, 1)  # of the chart, too, nothing is seen without landmarks
+        if lent is not None:
+            chart = painted(chart, lent)
+        code = self.encoder(crop, chart * given, Start(*start), Hint(*hint))
         out = {"raw": code.raw, "latent": code.latent}
         if decoded:
             face = unpack(code.raw, Start(*start))
             albedo = self.log_mean + torch.tensordot(face.albedo, self.modes, dims=1)
-            shaded = reach(face.lights, self.open_sky, chart.shape[2])
-            out["gain"] = exposure(chart, face.lights, albedo, shaded)
+            again = unwrap(self.head.to(crop.device), self.chart.to(crop.device), face, crop) * given
+            if lent is not None:
+                again = painted(again, lent)
+            shaded = reach(face.lights, self.open_sky, self.chart.size)
+            out["gain"] = exposure(again, face.lights, albedo, shaded)
             with torch.no_grad():  # decoders are judged by their maps, lights by theirs
-                shown = evidence(chart, face.lights.exposed(out["gain"]), albedo, shaded)
+                shown = evidence(again, face.lights.exposed(out["gain"]), albedo, shaded)
             values = self.decoders.increments(code.latent, code.scales, shown)
             out |= dict(zip(("diffuse", "specular", "confidence"), values, strict=True))
         return out

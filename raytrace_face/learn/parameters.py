@@ -149,6 +149,11 @@ def unpack(raw: Tensor, start: Start) -> Predicted:
     )
 
 
+def as_it_is(start: Start) -> Predicted:
+    """The faces of a start, as a network says that has nothing to add."""
+    return unpack(torch.zeros(len(start.principal), SIZE), start)
+
+
 def _lights(d: dict[str, Tensor]) -> Lights:
     begin = d["lamp_share"].new_tensor(LAMP_START)
     towards = begin + d["lamp_direction"].unflatten(1, (LAMPS, 3))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -57,12 +57,12 @@ def judge(
         store: columns of real photos, where the encoder is fixed; else they are path traced.
     """
     seen = [behold(world.head, world.chart, batch, batch["kept"]) for batch in (made, found) if batch is not None]
+    n, lent = len(made["image"]), None
     if found is not None and stage.decoders:
-        rng = np.random.default_rng([recipe.seed, turn.number, turn.rank])
-        chart, albedo = lend(seen[0].chart, made["albedo_map"], seen[1].chart, rng)
-        seen[0], made = replace(seen[0], chart=chart), {**made, "albedo_map": albedo}
-    out = _forward(model, device, seen, stage.decoders)
-    n = len(made["image"])
+        factor = lend(seen[1].chart, n, np.random.default_rng([recipe.seed, turn.number, turn.rank]))
+        made = {**made, "albedo_map": made["albedo_map"] * factor.permute(0, 2, 3, 1)}
+        lent = torch.cat([factor, torch.ones_like(seen[1].chart[:, :3])])
+    out = _forward(model, device, seen, stage.decoders, lent)
     faces = _faces(world, {k: v[:n] for k, v in out.items()}, seen[0].start)
     terms = objective.supervised(world, faces, made, stage.decoders)
     loss = objective.weighted(terms, recipe.weights)
@@ -91,14 +91,17 @@ def _of_real(
     return objective.self_supervised(world, faces, found, target, picture, found["blendshapes"], stage.decoders)
 
 
-def _forward(model: Forward, device: torch.device, seen: list[Beheld], decoded: bool) -> dict[str, Tensor]:
+def _forward(
+    model: Forward, device: torch.device, seen: list[Beheld], decoded: bool, lent: Tensor | None
+) -> dict[str, Tensor]:
     """One pass for all photos of a step; its outputs on the CPU."""
     crops, charts, starts, hints = zip(*(s.tensors() for s in seen), strict=True)
     crop = torch.cat(crops).to(device, memory_format=torch.channels_last)
     chart = torch.cat(charts).to(device)
     start = tuple(torch.cat(parts).to(device) for parts in zip(*starts, strict=True))
     hint = tuple(torch.cat(parts).to(device) for parts in zip(*hints, strict=True))
-    return {name: value.cpu() for name, value in model(crop, chart, start, hint, decoded).items()}
+    lent = None if lent is None else lent.to(device)
+    return {name: value.cpu() for name, value in model(crop, chart, start, hint, decoded, lent).items()}
 
 
 def _faces(world: objective.World, out: dict[str, Tensor], start: Start) -> objective.Faces:

@@ -37,7 +37,7 @@ from raytrace_face.learn.chart import (
 )
 from raytrace_face.learn.head import TorchHead
 from raytrace_face.learn.light import LIGHTS
-from raytrace_face.learn.parameters import EXPRESSION, SIZE, unpack
+from raytrace_face.learn.parameters import EXPRESSION, SIZE, as_it_is, unpack
 from raytrace_face.learn.start import IDENTITY, Start
 from raytrace_face.types import Camera, FaceParams, Window
 from tests.unit.conftest import turned
@@ -76,7 +76,7 @@ class Posed:
     def unwrapped(self, crop: np.ndarray) -> np.ndarray:
         """(CHANNELS, T, T) of a crop (S, S, 3) of codes."""
         photo = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1), np.float32))[None]
-        found = unwrap(self.head, self.chart, self.start, photo)
+        found = unwrap(self.head, self.chart, as_it_is(self.start), photo)
         assert found.shape == (1, CHANNELS, TEXELS, TEXELS)
         return found[0].numpy()
 
@@ -188,7 +188,7 @@ def test_each_photo_of_a_batch_has_its_own_face(world):
     front, side = Posed(*world, FRONT), Posed(*world, SIDEWAYS)
     both = Start(*(torch.cat(pair) for pair in zip(front.start.tensors(), side.start.tensors(), strict=True)))
     crop = np.random.default_rng(2).random((2, 3, SIDE, SIDE), np.float32)
-    found = unwrap(front.head, front.chart, both, torch.from_numpy(crop)).numpy()
+    found = unwrap(front.head, front.chart, as_it_is(both), torch.from_numpy(crop)).numpy()
     for one, posed, photo in zip(found, (front, side), crop, strict=True):
         assert one == pytest.approx(posed.unwrapped(photo.transpose(1, 2, 0)), abs=1e-3)  # float32 in another order
 

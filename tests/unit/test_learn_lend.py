@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raytrace_face.capture.colour import linear_to_srgb
 from raytrace_face.learn.chart import CHANNELS, MEAN, SPREAD, codes_of, linear_of
-from raytrace_face.learn.lend import GREATEST, STRENGTH, details, lend
+from raytrace_face.learn.lend import GREATEST, STRENGTH, details, lend, painted
 
 T = 128
 
@@ -53,23 +53,36 @@ def test_what_is_not_seen_lends_nothing():
     assert not details(chart_of(spot(0.6, 3), seen=0.0)).any()
 
 
-def test_photo_and_truth_get_the_same_factor():
-    rng = np.random.default_rng(0)
+def test_a_painted_photo_is_brighter_by_the_factor():
     made = 0.25 + 0.1 * torch.rand(6, 3, T, T, generator=torch.Generator().manual_seed(0))
-    chart, albedo = chart_of(made), torch.full((6, T, T, 3), 0.4)
-    lenders = torch.cat([chart_of(spot(d, 5)) for d in (0.5, 1.5)])
-    shown, truth = lend(chart, albedo, lenders, rng)
-    factor = (truth / albedo).permute(0, 3, 1, 2)
+    factor = 0.5 + torch.rand(6, 3, T, T, generator=torch.Generator().manual_seed(1))
+    chart = chart_of(made, seen=0.7)
+    shown = painted(chart, factor)
     assert torch.allclose(linear_of(codes_of(shown)), made * factor, rtol=2e-3)
     assert torch.equal(shown[:, 3:], chart[:, 3:])
-    depth = factor[:, 1, T // 2, T // 2].log()
+
+
+def test_everyone_is_lent_a_detail_at_a_strength_of_their_own():
+    lenders = torch.cat([chart_of(spot(d, 5)) for d in (0.5, 1.5)])
+    depth = lend(lenders, 6, np.random.default_rng(0))[:, 1, T // 2, T // 2].log()
+    assert len(depth.unique()) == 6
+    assert float(depth.min()) < -0.2
+    assert float(depth.max()) > 0.1
     assert float(depth.abs().max()) <= GREATEST * STRENGTH[1]
-    assert len(depth.unique()) == 6  # each at its own strength
-    assert float(depth.abs().max()) > 0.2
+
+
+def test_lent_details_are_mirrored_as_often_as_not():
+    """A mole on one side: on either side of some."""
+    y, x = np.mgrid[:T, :T]
+    mole = torch.from_numpy(np.where(np.hypot(x - 30, y - 60) < 4, 0.1, 0.3).astype(np.float32)).expand(1, 3, T, T)
+    log = lend(chart_of(mole), 40, np.random.default_rng(0)).log()
+    left, right = (log[:, 0, 60, k].abs() > 1e-3 for k in (30, T - 1 - 30))
+    assert not (left & right).any()
+    assert 12 <= int(left.sum()) <= 28  # 40 throws of a coin: within 2.5 standard deviations
 
 
 def test_lending_is_a_function_of_its_random_numbers():
-    chart, albedo, lenders = chart_of(spot(1, 1)), torch.ones(1, T, T, 3), chart_of(spot(0.5, 9))
-    first, again, other = (lend(chart, albedo, lenders, np.random.default_rng(s))[1] for s in (1, 1, 2))
+    lenders = chart_of(spot(0.5, 9))
+    first, again, other = (lend(lenders, 1, np.random.default_rng(s)) for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

@@ -24,7 +24,7 @@ from raytrace_face.learn.decoders import (
     with_increments,
 )
 from raytrace_face.learn.encoder import Encoder, EncoderConfig, Hint
-from raytrace_face.learn.parameters import ALBEDO, EXPRESSION, SIZE, bounded, unpack
+from raytrace_face.learn.parameters import ALBEDO, EXPRESSION, SIZE, as_it_is, bounded, unpack
 from raytrace_face.learn.recipe import Network
 from raytrace_face.learn.start import Start
 from tests.unit.learned import neutral
@@ -249,6 +249,51 @@ def test_without_a_hint_the_prediction_knows_nothing_of_landmarks_and_chart(netw
     assert all(
         not torch.allclose(a, b) for a, b in zip(predict(11, True).values(), predict(22, True).values(), strict=True)
     )
+
+
+@torch.no_grad()
+def test_decoders_see_the_photo_through_the_predicted_face(network, monkeypatch):
+    """Not through the start: evidence is that of the photo unwrapped by the prediction, under its exposed lights."""
+    from raytrace_face.learn import chart as charted
+    from raytrace_face.learn.shadow import reach
+
+    told = []
+    keep = network.decoders.increments
+    monkeypatch.setattr(network.decoders, "increments", lambda *args: (told.append(args[2]), keep(*args))[1])
+    start, hint, crop = neutral(2), hint_of(2, True, 3), crops(2)
+    out = network(crop, charts(2, 3), start.tensors(), (hint.landmarks, hint.blendshapes, hint.given), True)
+    face = unpack(out["raw"], start)
+    albedo = network.log_mean + torch.tensordot(face.albedo, network.modes, dims=1)
+    shade, lights = reach(face.lights, network.open_sky, 32), face.lights.exposed(out["gain"])
+
+    def evidence_through(seen) -> Tensor:
+        return charted.evidence(charted.unwrap(network.head, network.chart, seen, crop), lights, albedo, shade)
+
+    assert torch.allclose(told[0], evidence_through(face), atol=1e-5)
+    assert float((told[0] - evidence_through(as_it_is(start))).abs().max()) > 0.1
+
+
+@torch.no_grad()
+def test_lent_details_reach_encoder_and_decoders(network, monkeypatch):
+    """Factors of one change nothing; of two, the code, and what the photo says of albedo, by log 2 less its floor."""
+    from raytrace_face.learn.chart import unwrap
+
+    told = []
+    keep = network.decoders.increments
+    monkeypatch.setattr(network.decoders, "increments", lambda *args: (told.append(args[2]), keep(*args))[1])
+    monkeypatch.setattr("raytrace_face.learn.network.exposure", lambda chart, *_: chart.new_zeros(len(chart), 3))
+    hint, start, crop = hint_of(2, True, 3), neutral(2), 0.5 * crops(2)
+    chart = unwrap(network.head, network.chart, as_it_is(start), crop)
+    args = (crop, chart, start.tensors(), (hint.landmarks, hint.blendshapes, hint.given), True)
+    ones = torch.ones(2, 3, 32, 32)
+    codes = [network(*args, lent=lent)["latent"] for lent in (None, ones, 2 * ones)]
+    assert torch.allclose(codes[0], codes[1], atol=1e-4)
+    assert not torch.allclose(codes[0], codes[2], atol=1e-2)
+    ratio = [shown[:, :3] for shown in told]
+    assert torch.allclose(ratio[0], ratio[1], atol=1e-3)
+    well = (told[0][:, 3:4] > 0.9).expand_as(ratio[0])
+    gained = (ratio[2] - ratio[0])[well]
+    assert 0.3 < float(gained.median()) < np.log(2)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from raytrace_face.backend import start
 from raytrace_face.capture import capture as run_capture
-from raytrace_face.capture import load_photo, photo_from_array
+from raytrace_face.capture import load_photo, photo_from_array, segmented, sight
 from raytrace_face.capture.colour import luminance
 from raytrace_face.config import Config
 from raytrace_face.face.model import FaceModel
@@ -108,7 +108,7 @@ def reconstruct(
         picture = _as_photo(photo, settings.colour)
         start(settings.device, settings.deterministic)
     with watch.phase("capture"):
-        seen = run_capture(picture, settings.face, settings.stage2.size)
+        seen = _captured(picture, settings)
     folder = None if checkpoint is None else Path(checkpoint)
     store = Checkpoint(folder, picture, settings, "" if brought is None or folder is None else fingerprint(brought))
     with watch.phase("encoder"):
@@ -118,6 +118,13 @@ def reconstruct(
         return _fit(picture, seen, given, settings, brought, store, bar, watch, guess)
     finally:
         bar.close()
+
+
+def _captured(photo: Photo, config: Config) -> Capture:
+    """The face that the configuration means, searched for as the encoder searches (`sight`) where it begins the fit."""
+    if config.start == "encoder" and config.face is None:
+        return segmented(photo, sight(photo, config.stage2.size))
+    return run_capture(photo, config.face, config.stage2.size)
 
 
 def _as_photo(photo: Photo | str | Path | NDArray[Any], colour: str) -> Photo:
@@ -143,15 +150,11 @@ def _fit(
     with watch.phase("model"):
         face_model = load_embedded() if model is None else model
         prior = skin_prior(face_model)
-        head = HeadScene(face_model)
         texels, small = (
             embedded_texels(size) if model is None else texel_map(face_model, size)
             for size in (config.stage2.texture, COARSE_TEXTURE)
         )
         f0_prior, roughness = specular_prior(face_model), roughness_prior(face_model)
-        setting = stage1.Setting(
-            face_model, prior, head, photo, seen, config, small, small.spread(f0_prior), small.spread(roughness)
-        )
     with watch.phase("landmarks"):
         if guess is None:
             begin = landmarks.fit_landmarks(face_model, seen, photo, mean_shape=config.stage1.shape == "mean")
@@ -159,6 +162,11 @@ def _fit(
             known = guess.camera, guess.face
             begin = landmarks.fit_landmarks(face_model, seen, photo, stage1.POSE_STEPS, known=known)
         bar("landmarks", begin.cost[-1])
+    with watch.phase("model"):
+        head = HeadScene(face_model, face_model.vertices(begin.face.identity, begin.face.expression))
+        setting = stage1.Setting(
+            face_model, prior, head, photo, seen, config, small, small.spread(f0_prior), small.spread(roughness)
+        )
     observation = observe(photo, seen, config.stage2.size)
     with watch.phase("stage1"):
         if config.solver == "montecarlo":

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.optimize import minimize
+from scipy.optimize import Bounds, minimize
 
 from raytrace_face.capture.colour import luminance
 from raytrace_face.config import Stage2Config
@@ -285,10 +285,10 @@ def fit_highlight(
         progress("stage 2", seen)
 
     cells = eighth * eighth
-    bounds = [STRENGTH_RANGE] * cells + [(float(knots[0]), float(knots[-1]))] * cells
+    ranges = np.repeat([STRENGTH_RANGE, (float(knots[0]), float(knots[-1]))], cells, axis=0)
     options = {"maxiter": config.iterations, "maxcor": 20, "ftol": SETTLED}
     found = minimize(
-        objective, np.zeros(2 * cells), jac=True, bounds=bounds, method="L-BFGS-B", callback=step, options=options
+        objective, np.zeros(2 * cells), jac=True, bounds=Bounds(*ranges.T), method="L-BFGS-B", callback=step, options=options
     )
     x = t(found.x.astype(np.float32)).reshape(1, 2, eighth, eighth)
     full = torch.nn.functional.interpolate(x, size=(T, T), mode="bilinear", align_corners=False)[0].numpy()

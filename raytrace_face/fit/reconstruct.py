@@ -20,7 +20,7 @@ from raytrace_face.capture.colour import luminance
 from raytrace_face.config import Config
 from raytrace_face.face.model import FaceModel
 from raytrace_face.fit.checkpoint import Checkpoint
-from raytrace_face.fit.guess import Guess
+from raytrace_face.fit.guess import Guess, nearer
 from raytrace_face.result import Reconstruction, installed_versions
 from raytrace_face.types import Capture, Maps, Photo
 
@@ -109,10 +109,11 @@ def reconstruct(
         start(settings.device, settings.deterministic)
     with watch.phase("capture"):
         seen = _captured(picture, settings)
-    folder = None if checkpoint is None else Path(checkpoint)
-    store = Checkpoint(folder, picture, settings, "" if brought is None or folder is None else fingerprint(brought))
     with watch.phase("encoder"):
         guess = None if look is None else look(picture, seen, settings)
+        settings = settings if guess is None else nearer(settings)
+    folder = None if checkpoint is None else Path(checkpoint)
+    store = Checkpoint(folder, picture, settings, "" if brought is None or folder is None else fingerprint(brought))
     bar = Progress(progress)
     try:
         return _fit(picture, seen, given, settings, brought, store, bar, watch, guess)
@@ -176,11 +177,13 @@ def _fit(
             first = montecarlo.refine(setting, first, config.seed, store, bar)
         lights = stage_lights(first.light, config.light) if first.stage is None else first.stage
         ambient = first.light.ambient_sh()
+    thinned = guess is not None and config.stage2.size % 2 == 0 and config.stage2.texture % 2 == 0
     with watch.phase("stage2"):
         statistical = stage1.statistical_map(setting, texels, first.albedo_coefficients)
         lit = window.light_window(
-            setting, observation, first.camera, first.face, lights, ambient, config.stage2.samples, config.seed + 7000
-        )
+            setting, observation, first.camera, first.face, lights, ambient, config.stage2.samples, config.seed + 7000,
+            thinned,
+        )  # fmt: skip
         where = window.texels_in_window(setting, texels, first.camera, first.face, observation)
         f0, rough = texels.spread(f0_prior), texels.spread(roughness)
         plain = Maps(statistical, np.repeat(f0[..., None], 3, 2), rough, np.zeros_like(rough))
@@ -191,7 +194,7 @@ def _fit(
         elif config.solver == "montecarlo":
             maps, curve = montecarlo.stage2(setting, first, plain, lit, where, observation, config.seed, store, bar)
         else:
-            maps, curve = stage2.fit_maps(lit.lit, where, statistical, f0, rough, config.stage2, bar)
+            maps, curve = stage2.fit_maps(lit.lit, where, statistical, f0, rough, config.stage2, bar, thinned)
         after = window.compose(lit, maps, rough)
         shown = window.pictures(lit, observation, maps, before, after, first.face.T_camera_head)
     R = first.face.T_camera_head[:3, :3]

@@ -42,8 +42,6 @@ F = NDArray[np.float64]
 SEARCHES = 2
 """Rounds that search the whole stage: under the mean albedo, then under the photo's own; later ones refine. From a
 guess the first is under the guess's albedo."""
-GUESSED_SIZE = 0.75
-"""Pixels a side of the first round from a guess, as a share of the others': it looks whether the guess is right."""
 SETTLED = 0.4
 """Drop of the cost below which a round from a guess is the last. Good guesses settled in the second (6 and 8 %), those
 off by 20 degrees of light and 0.6 deviations of identity did not (19 and 25 %), and were worth a third."""
@@ -197,9 +195,8 @@ def run(
         camera, face, light, coefficients, history = _unpack(saved, camera)
     while _unfinished(config, guess, history):
         r = len(history)
-        size = round((1 if guess is None else GUESSED_SIZE) * config.stage1.size)
-        if observation is None or observation.size != size:
-            observation = observe(setting.photo, setting.capture, size)
+        if observation is None:
+            observation = observe(setting.photo, setting.capture, config.stage1.size)
         fitted, vertices = fitted_pixels(setting, observation, camera, face, config.stage1.samples)
         known = light if r >= SEARCHES else None
         expected = None

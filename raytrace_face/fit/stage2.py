@@ -86,6 +86,10 @@ class Texels:
     mirror: NDArray[np.int64]
     """(T * T,) texel that shows the mirrored point of the skin; the texel itself where there is none."""
 
+    def every_second(self) -> Texels:
+        """Half as many a side."""
+        return Texels(self.xy[1::2, 1::2], self.visible[1::2, 1::2], reduced_mirror(self.mirror, len(self.xy) // 2))
+
 
 def shading_sigma(lit: Lit) -> Array:
     """(S, S) standard deviation of log albedo as divided out of the photo, highlights apart.
@@ -196,17 +200,21 @@ def fit_maps(
     roughness: Array,
     config: Stage2Config,
     progress: Callable[[str, float], None],
+    thinned: bool = False,
 ) -> tuple[Maps, list[float]]:
     """All maps, and the photometric loss after every step of the highlights' fit.
 
     Args:
         statistical: (T, T, 3) albedo of stage 1.
         f0, roughness: (T, T) regional priors.
+        thinned: the highlights are fitted to every second pixel a side, and to a diffuse map of every second texel.
     """
     f0_seen, sigma = sample_texture(f0, lit.uv), shading_sigma(lit)
     statistical_seen = sample_texture(statistical, lit.uv)
 
-    def diffuse(factor: Array, strength: Array, shine_error: float) -> tuple[Array, Array]:
+    def diffuse(
+        factor: Array, strength: Array, shine_error: float, texels: Texels, statistical: Array
+    ) -> tuple[Array, Array]:
         shine = (f0_seen * strength)[..., None] * lit.gloss(factor)
         deviation, confidence = pixel_albedo(lit, sigma, statistical_seen, shine, shine_error)
         sure = sample_window(confidence, texels.xy) * texels.visible
@@ -214,15 +222,20 @@ def fit_maps(
         return np.clip(statistical * np.exp(filled), 0.002, 0.98).astype(np.float32), np.clip(sure, 0, 1)
 
     plain = np.ones(lit.weight.shape, np.float32)
-    albedo, confidence = diffuse(plain, plain, SHINE_ERROR[0])
+    draft = texels, statistical
+    if thinned and config.iterations > 0:  # only the highlights' fit sees it
+        draft = texels.every_second(), statistical[1::2, 1::2]
+    albedo, confidence = diffuse(plain, plain, SHINE_ERROR[0], *draft)
     history: list[float] = []
     size = f0.shape[0]
     log_strength, log_factor = np.zeros((2, size, size), np.float32)
     if config.iterations > 0:
         seen = sample_texture(albedo, lit.uv)
-        log_strength, log_factor, history = fit_highlight(lit, sigma, seen, f0_seen, texels.mirror, config, progress)
+        log_strength, log_factor, history = fit_highlight(
+            lit, sigma, seen, f0_seen, texels.mirror, config, progress, thinned
+        )
         factor, strength = (np.exp(sample_texture(x, lit.uv)) for x in (log_factor, log_strength))
-        albedo, confidence = diffuse(factor, strength, SHINE_ERROR[1])
+        albedo, confidence = diffuse(factor, strength, SHINE_ERROR[1], texels, statistical)
     specular = np.repeat((f0 * np.exp(log_strength))[..., None], 3, 2)
     rough = np.clip(roughness * np.exp(log_factor), 0.1, 1.0)
     return Maps(albedo, specular.astype(np.float32), rough.astype(np.float32), confidence.astype(np.float32)), history
@@ -230,7 +243,7 @@ def fit_maps(
 
 def fit_highlight(
     lit: Lit, sigma: Array, diffuse: Array, f0: Array, mirror: NDArray[np.int64], config: Stage2Config,
-    progress: Callable[[str, float], None],
+    progress: Callable[[str, float], None], thinned: bool = False,
 ) -> tuple[Array, Array, list[float]]:  # fmt: skip
     """Log factors (T, T) on F0 and roughness, by bounded L-BFGS, from what a diffuse map leaves over.
 
@@ -242,11 +255,15 @@ def fit_highlight(
         sigma: (S, S) `shading_sigma`.
         diffuse, f0: (S, S, 3) and (S, S) maps as the window sees them.
         mirror: (T * T,) `Texels.mirror`.
+        thinned: look at every second pixel a side. A cell of the grid covers about four in the middle of a face.
     """
     t, T = torch.from_numpy, math.isqrt(len(mirror))
     eighth = max(T // 8, 8)
     partner = t(reduced_mirror(mirror, eighth))
-    pixels = np.flatnonzero(lit.weight > 0.05)
+    step = 2 if thinned else 1
+    counted = np.zeros(lit.weight.shape, bool)
+    counted[::step, ::step] = lit.weight[::step, ::step] > 0.05
+    pixels = np.flatnonzero(counted)
     if not len(pixels):
         return np.zeros((T, T), np.float32), np.zeros((T, T), np.float32), []
     uv = lit.uv.reshape(-1, 2)[pixels]

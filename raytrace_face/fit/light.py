@@ -38,8 +38,6 @@ COLOUR_PULL = 0.05
 """Pull of each light's colour to that of all light, as a share of the evidence that the light has when it is alone."""
 SEARCH_PIXELS = 2000
 """Most pixels the search looks at: light is a global unknown, more do not change it."""
-EXPECTED_PIXELS = 1000
-"""The same where lights are expected: fewer directions are told apart."""
 SEARCH_ITERATIONS, EXPECTED_ITERATIONS = 8, 4
 """Reweightings of each candidate's robust fit: over the whole stage, and where lights are expected. Four stop short of
 the last per cent of a cost, and found the lights of eight photos of Extended Yale B no worse (5.0 degrees; 5.1)."""
@@ -188,10 +186,8 @@ def estimate_light(
     colour = radiance_columns(sky, tracing.surface)
     Y_dense = colour @ REC709_LUMINANCE
     uniform = Y_dense.sum(axis=1, keepdims=True) * (4 / len(dense))
-    most, iterations = SEARCH_PIXELS, SEARCH_ITERATIONS
-    if expected is not None:
-        most, iterations = EXPECTED_PIXELS, EXPECTED_ITERATIONS
-    some = slice(None, None, -(-len(Y) // most))
+    iterations = SEARCH_ITERATIONS if expected is None else EXPECTED_ITERATIONS
+    some = slice(None, None, -(-len(Y) // SEARCH_PIXELS))
     if start is not None:
         directions, reach_deg = start.directions.copy(), np.full(len(start.directions), REFINE_RADII_DEG[1])
         lamps = tracing.columns(directions, angle, seed + 1)

@@ -124,7 +124,7 @@ def reconstruct(
 def _captured(photo: Photo, config: Config) -> Capture:
     """The face that the configuration means, searched for as the encoder searches (`sight`) where it begins the fit."""
     if config.start == "encoder" and config.face is None:
-        return segmented(photo, sight(photo, config.stage2.size))
+        return segmented(photo, sight(photo, config.stage2.size), mirrored=False)
     return run_capture(photo, config.face, config.stage2.size)
 
 
@@ -177,7 +177,7 @@ def _fit(
             first = montecarlo.refine(setting, first, config.seed, store, bar)
         lights = stage_lights(first.light, config.light) if first.stage is None else first.stage
         ambient = first.light.ambient_sh()
-    thinned = guess is not None and config.stage2.size % 2 == 0 and config.stage2.texture % 2 == 0
+    thinned = guess is not None and config.stage2.size % 2 == 0
     with watch.phase("stage2"):
         statistical = stage1.statistical_map(setting, texels, first.albedo_coefficients)
         lit = window.light_window(

@@ -86,10 +86,6 @@ class Texels:
     mirror: NDArray[np.int64]
     """(T * T,) texel that shows the mirrored point of the skin; the texel itself where there is none."""
 
-    def every_second(self) -> Texels:
-        """Half as many a side."""
-        return Texels(self.xy[1::2, 1::2], self.visible[1::2, 1::2], reduced_mirror(self.mirror, len(self.xy) // 2))
-
 
 def shading_sigma(lit: Lit) -> Array:
     """(S, S) standard deviation of log albedo as divided out of the photo, highlights apart.
@@ -207,14 +203,12 @@ def fit_maps(
     Args:
         statistical: (T, T, 3) albedo of stage 1.
         f0, roughness: (T, T) regional priors.
-        thinned: the highlights are fitted to every second pixel a side, and to a diffuse map of every second texel.
+        thinned: the highlights are fitted to every second pixel a side.
     """
     f0_seen, sigma = sample_texture(f0, lit.uv), shading_sigma(lit)
     statistical_seen = sample_texture(statistical, lit.uv)
 
-    def diffuse(
-        factor: Array, strength: Array, shine_error: float, texels: Texels, statistical: Array
-    ) -> tuple[Array, Array]:
+    def diffuse(factor: Array, strength: Array, shine_error: float) -> tuple[Array, Array]:
         shine = (f0_seen * strength)[..., None] * lit.gloss(factor)
         deviation, confidence = pixel_albedo(lit, sigma, statistical_seen, shine, shine_error)
         sure = sample_window(confidence, texels.xy) * texels.visible
@@ -222,10 +216,7 @@ def fit_maps(
         return np.clip(statistical * np.exp(filled), 0.002, 0.98).astype(np.float32), np.clip(sure, 0, 1)
 
     plain = np.ones(lit.weight.shape, np.float32)
-    draft = texels, statistical
-    if thinned and config.iterations > 0:  # only the highlights' fit sees it
-        draft = texels.every_second(), statistical[1::2, 1::2]
-    albedo, confidence = diffuse(plain, plain, SHINE_ERROR[0], *draft)
+    albedo, confidence = diffuse(plain, plain, SHINE_ERROR[0])
     history: list[float] = []
     size = f0.shape[0]
     log_strength, log_factor = np.zeros((2, size, size), np.float32)
@@ -235,7 +226,7 @@ def fit_maps(
             lit, sigma, seen, f0_seen, texels.mirror, config, progress, thinned
         )
         factor, strength = (np.exp(sample_texture(x, lit.uv)) for x in (log_factor, log_strength))
-        albedo, confidence = diffuse(factor, strength, SHINE_ERROR[1], texels, statistical)
+        albedo, confidence = diffuse(factor, strength, SHINE_ERROR[1])
     specular = np.repeat((f0 * np.exp(log_strength))[..., None], 3, 2)
     rough = np.clip(roughness * np.exp(log_factor), 0.1, 1.0)
     return Maps(albedo, specular.astype(np.float32), rough.astype(np.float32), confidence.astype(np.float32)), history
@@ -305,7 +296,13 @@ def fit_highlight(
     ranges = np.repeat([STRENGTH_RANGE, (float(knots[0]), float(knots[-1]))], cells, axis=0)
     options = {"maxiter": config.iterations, "maxcor": 20, "ftol": SETTLED}
     found = minimize(
-        objective, np.zeros(2 * cells), jac=True, bounds=Bounds(*ranges.T), method="L-BFGS-B", callback=step, options=options
+        objective,
+        np.zeros(2 * cells),
+        jac=True,
+        bounds=Bounds(*ranges.T),
+        method="L-BFGS-B",
+        callback=step,
+        options=options,
     )
     x = t(found.x.astype(np.float32)).reshape(1, 2, eighth, eighth)
     full = torch.nn.functional.interpolate(x, size=(T, T), mode="bilinear", align_corners=False)[0].numpy()

@@ -128,7 +128,9 @@ def network(monkeypatch, tmp_path, mi) -> SimpleNamespace:
     seen = guess(stage(LAMP[None], np.ones(1)))
     predicted = SimpleNamespace(lights=SimpleNamespace(stage=lambda item: seen.lights), albedo=torch.arange(10.0)[None])
     found = SimpleNamespace(camera=seen.camera, face=seen.face, predicted=predicted)
-    net = SimpleNamespace(look=lambda photo, capture, seed: found, doubts=lambda prediction: (), path=tmp_path / "w")
+    net = SimpleNamespace(
+        look=lambda photo, capture, seed: found, doubts=lambda prediction, slack: (), path=tmp_path / "w"
+    )
     net.path.write_bytes(b"")
     monkeypatch.setattr("raytrace_face.learn.predict._loaded", lambda path, changed: net)
     return net
@@ -140,7 +142,7 @@ def test_the_encoder_s_answer_is_the_guess_unless_it_doubts_itself(network):
     answer = look(None, None, settings)
     assert angle_deg(answer.lamps(3)[0], LAMP) < 1e-3
     assert np.array_equal(answer.albedo, np.arange(10))
-    network.doubts = lambda prediction: ("the photo is unlike those of training",)
+    network.doubts = lambda prediction, slack: ("the photo is unlike those of training",)
     assert look(None, None, settings) is None
 
 

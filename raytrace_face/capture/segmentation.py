@@ -89,9 +89,9 @@ def segment(
 ) -> Array:
     """Class probabilities (S, S, 6) of a linear photo (H, W, 3) on a window; they sum to one.
 
-    The network sees a larger square than the window, as it is and, if wanted, `mirrored` too. Outside the photo all is background.
-    With `landmarks_px` (N, 2) there is no background inside the face: what the network calls so there (it does in
-    deep shadow and in tight crops) counts as face skin; hands, hair and glasses stay what they are.
+    The network sees a larger square than the window, as it is and, if `mirrored`, mirrored. Outside the photo all is
+    background. With `landmarks_px` (N, 2) there is no background inside the face: what the network calls so there (it
+    does in deep shadow and in tight crops) counts as face skin; hands, hair and glasses stay what they are.
     """
     extra = (CONTEXT - 1) / 2 * window.side_px
     wide = Window(window.left_px - extra, window.top_px - extra, CONTEXT * window.side_px, INPUT)

@@ -40,7 +40,7 @@ SEARCH_PIXELS = 2000
 """Most pixels the search looks at: light is a global unknown, more do not change it."""
 SEARCH_ITERATIONS, EXPECTED_ITERATIONS = 8, 4
 """Reweightings of each candidate's robust fit: over the whole stage, and where lights are expected. Four stop short of
-the last per cent of a cost, and found the lights of eight photos of Extended Yale B no worse (5.0 degrees; 5.1)."""
+the last per cent of a cost, and found the lights of eight photos of Extended Yale B no worse."""
 AMBIENT_LEVEL = 1
 """Geodesic level of the ambient quadrature: 42 directions integrate an order-2 light under visibility to 2 %."""
 REFINE_RADII_DEG = (11.0, 5.0)
@@ -198,7 +198,7 @@ def estimate_light(
         chosen = _search(Y_tried[some], uniform[some], Y[some], w[some], over[some], scale, tried, config, iterations)
         directions, lamps = tried[chosen], picked(traced, chosen)
         coarse = np.full(len(chosen), expected is not None) & (chosen >= len(near))
-        reach_deg = np.where(coarse, COARSE_RADIUS_DEG, REFINE_RADII_DEG[0 if expected is None else 1])
+        reach_deg = np.where(coarse, COARSE_RADIUS_DEG, REFINE_RADII_DEG[0])
     lights = radiance_columns(lamps, tracing.surface)
     for radius in (COARSE_RADIUS_DEG, *REFINE_RADII_DEG) if config.refine and config.kind == "sparse" else ():
         for k in np.flatnonzero(reach_deg >= radius):

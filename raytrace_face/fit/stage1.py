@@ -145,12 +145,14 @@ def light_and_albedo(
     start: Light | None,
     seed: int,
     expected: F | None = None,
+    refine: bool = True,
 ) -> tuple[Light, Array, LightColumns]:
     """Light under given albedo coefficients (M,), then coefficients under that light, on fixed geometry.
 
     Args:
         start: lights whose directions are only refined; None searches the whole stage.
         expected: (N, 3) where a search looks first.
+        refine: whether the lights are turned between the directions that were tried, if the configuration says so.
 
     Returns:
         Light, coefficients, and what was traced of the light.
@@ -161,7 +163,8 @@ def light_and_albedo(
     x = np.zeros(len(fitted.albedo.modes), np.float32) if coefficients is None else coefficients
     tracing = replace(fitted.tracing, surface=replace(fitted.tracing.surface, albedo=fitted.albedo.albedo(x)))
     clipped = fitted.clipped()
-    light, columns = estimate_light(tracing, image, weight, config.light, seed, start, clipped, expected)
+    sought = replace(config.light, refine=config.light.refine and refine)
+    light, columns = estimate_light(tracing, image, weight, sought, seed, start, clipped, expected)
     if not config.stage1.albedo:
         return light, x, columns
     shading, highlight, _ = columns.shade(tracing.surface, light)
@@ -205,7 +208,10 @@ def run(
         expected = None
         if guess is not None:
             expected = guess.expected(config.light.max_lights, np.zeros((0, 3)) if light is None else light.directions)
-        light, coefficients, columns = light_and_albedo(fitted, setting, coefficients, known, seed + 100 * r, expected)
+        refine = guess is None or r > 0  # the first round from a guess only looks which of its lights are there
+        light, coefficients, columns = light_and_albedo(
+            fitted, setting, coefficients, known, seed + 100 * r, expected, refine
+        )
         shown = predict(fitted, setting, light, coefficients, columns)
         history.append(shown.cost())
         progress("stage 1", history[-1])

@@ -251,9 +251,9 @@ def fit_highlight(
     t, T = torch.from_numpy, math.isqrt(len(mirror))
     eighth = max(T // 8, 8)
     partner = t(reduced_mirror(mirror, eighth))
-    step = 2 if thinned else 1
+    every = 2 if thinned else 1
     counted = np.zeros(lit.weight.shape, bool)
-    counted[::step, ::step] = lit.weight[::step, ::step] > 0.05
+    counted[::every, ::every] = lit.weight[::every, ::every] > 0.05
     pixels = np.flatnonzero(counted)
     if not len(pixels):
         return np.zeros((T, T), np.float32), np.zeros((T, T), np.float32), []

@@ -165,6 +165,7 @@ def greedy(
     penalty: float = 0.04,
     separation_deg: float = 35.0,
     clipped: NDArray[np.bool_] | None = None,
+    iterations: int = 8,
 ) -> GreedyFit:
     """Add lights while each lowers the robust cost by more than `penalty` (relative; a quarter of it for the first).
 
@@ -178,6 +179,7 @@ def greedy(
         scale: Cauchy scale in units of the image.
         directions: (D, 3) unit vectors: two lights closer than `separation_deg` are one light.
         clipped: (P,) pixels that are at least as bright as `image` says.
+        iterations: of the weights that make each cost robust.
     """
     x = robust_nnls(ambient, image[:, None], weight, scale, clipped=clipped)
     left = ambient @ x[:, 0] - image
@@ -187,13 +189,13 @@ def greedy(
 
     def best_beside(others: list[int]) -> tuple[int, float]:
         fixed = np.concatenate([ambient, candidates[:, others]], axis=1)
-        cost, _ = search_costs(candidates, fixed, image, weight, scale, clipped=clipped)
+        cost, _ = search_costs(candidates, fixed, image, weight, scale, iterations, clipped)
         cost[(cosine[others] >= near).any(axis=0)] = np.inf
         return int(np.argmin(cost)), float(cost.min())
 
     def cost_of(some: list[int]) -> float:
         fixed = np.concatenate([ambient, candidates[:, some[:-1]]], axis=1)
-        return float(search_costs(candidates[:, some[-1:]], fixed, image, weight, scale, clipped=clipped)[0][0])
+        return float(search_costs(candidates[:, some[-1:]], fixed, image, weight, scale, iterations, clipped)[0][0])
 
     def worth(cost: float, without: float, share: float) -> bool:
         return without - cost > max(share * without, NEGLIGIBLE)

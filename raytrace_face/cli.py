@@ -78,7 +78,7 @@ def reconstruct(
         force: replace an existing result folder.
         quality: preview, standard (default) or high.
         solver: transport (default) or montecarlo, the published way for comparison.
-        start: landmarks (default), or encoder: where its network sees the face, in two thirds of the time.
+        start: landmarks (default), or encoder: where its network sees the face, in half of the time.
         weights: file of `train export` for --start encoder; default: the shipped weights.
         seed: seed of all randomness (default 0).
         deterministic: one thread; the same seed then gives the same bytes on the same machine.

@@ -116,7 +116,7 @@ class Config:
     """transport: linear unknowns by transport, the rest by Monte-Carlo gradients. montecarlo: all by gradients."""
     start: Start = "landmarks"
     """Where the fit begins. landmarks: the mean skin on a face fitted to them, lights searched over the whole stage.
-    encoder: the face, skin and lights that the trained network sees, in two thirds of the time; where it doubts,
+    encoder: the face, skin and lights that the trained network sees, in half of the time; where it doubts,
     landmarks."""
     weights: str = ""
     """The encoder's weights, a file of `train export`; empty: the shipped ones."""

@@ -269,9 +269,9 @@ def capture(photo: Photo, face: int | None = None, size: int = 256) -> Capture:
     return segmented(photo, _sighting(photo, detect_faces(codes_of(photo)), face, size))
 
 
-def segmented(photo: Photo, seen: Sighting) -> Capture:
-    """What was seen of a photo, with the segmentation of its window."""
-    classes = segment(photo.linear, seen.window, seen.landmarks_px)
+def segmented(photo: Photo, seen: Sighting, mirrored: bool = True) -> Capture:
+    """What was seen of a photo, with the segmentation (`segment`) of its window."""
+    classes = segment(photo.linear, seen.window, seen.landmarks_px, mirrored)
     notes = seen.warnings
     if covered_mouth(seen, classes):
         notes = (*notes, "the mouth seems to be covered: the lower face is guessed")

@@ -82,22 +82,26 @@ def _softmax(logits: Array) -> Array:
 
 
 def segment(
-    photo_linear: NDArray[np.floating], window: Window, landmarks_px: NDArray[np.floating] | None = None
+    photo_linear: NDArray[np.floating],
+    window: Window,
+    landmarks_px: NDArray[np.floating] | None = None,
+    mirrored: bool = True,
 ) -> Array:
     """Class probabilities (S, S, 6) of a linear photo (H, W, 3) on a window; they sum to one.
 
-    The network sees a larger square than the window, as it is and mirrored. Outside the photo all is background.
-    With `landmarks_px` (N, 2) there is no background inside the face: what the network calls so there (it does in
-    deep shadow and in tight crops) counts as face skin; hands, hair and glasses stay what they are.
+    The network sees a larger square than the window, as it is and, if `mirrored`, mirrored. Outside the photo all is
+    background. With `landmarks_px` (N, 2) there is no background inside the face: what the network calls so there (it
+    does in deep shadow and in tight crops) counts as face skin; hands, hair and glasses stay what they are.
     """
     extra = (CONTEXT - 1) / 2 * window.side_px
     wide = Window(window.left_px - extra, window.top_px - extra, CONTEXT * window.side_px, INPUT)
     light, _ = resample(photo_linear, wide)
     view = encode_u8(light).astype(np.float32) / 255
     total = np.zeros((INPUT, INPUT, len(CLASSES)), np.float32)
-    for step in (1, -1):
+    ways = (1, -1) if mirrored else (1,)
+    for step in ways:
         (logits,) = network("segmentation")(view[:, ::step])
-        total += _softmax(logits.reshape(total.shape))[:, ::step] / 2
+        total += _softmax(logits.reshape(total.shape))[:, ::step] / len(ways)
     margin = INPUT * (1 - 1 / CONTEXT) / 2
     out, _ = _filtered(total, Window(margin, margin, INPUT / CONTEXT, window.size))
     out /= np.maximum(out.sum(-1, keepdims=True), 1e-6)

@@ -6,13 +6,14 @@ albedo is the one under which the light is searched once; everything is then fit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightstage.rig import StageLights
 from raytrace_face.capture.colour import luminance
+from raytrace_face.config import Config
 from raytrace_face.types import Array, Camera, FaceParams
 
 F = NDArray[np.float64]
@@ -24,6 +25,27 @@ CLUSTER = 12.0
 closer than 35 degrees are one light to the optimiser too (`lightstage.solve.greedy`)."""
 FAINT = 0.05
 """Share of all area light below which a cluster is not a place to look at."""
+
+
+SIZE, LEAST = 0.625, 72
+"""Pixels a side of stage 1 from a guess, as a share of those from landmarks, and the least of them where those have as
+many. No PSNR or light that 15 photos told; at 60 pixels, in a preview, a light of 8 degrees' error had 10."""
+SAMPLES = 0.5
+"""Rays a pixel of stage 1, in the same way: +0.1 dB and -0.2 degrees, which is noise."""
+ITERATIONS = 16
+"""Most steps of the highlights' fit, of 60: -0.1 dB, and maps as smooth as those of all pixels after 60."""
+
+
+def nearer(config: Config) -> Config:
+    """Resolved settings of a fit that begins at a guess: near its end, so that it gets by with less."""
+    one, two = config.stage1, config.stage2
+    return replace(
+        config,
+        stage1=replace(
+            one, size=max(round(SIZE * one.size), min(one.size, LEAST)), samples=max(round(SAMPLES * one.samples), 1)
+        ),
+        stage2=replace(two, iterations=min(two.iterations, ITERATIONS)),
+    )
 
 
 @dataclass(frozen=True)

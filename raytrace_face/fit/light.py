@@ -38,6 +38,9 @@ COLOUR_PULL = 0.05
 """Pull of each light's colour to that of all light, as a share of the evidence that the light has when it is alone."""
 SEARCH_PIXELS = 2000
 """Most pixels the search looks at: light is a global unknown, more do not change it."""
+SEARCH_ITERATIONS, EXPECTED_ITERATIONS = 8, 4
+"""Reweightings of each candidate's robust fit: over the whole stage, and where lights are expected. Four stop short of
+the last per cent of a cost, and found the lights of eight photos of Extended Yale B no worse."""
 AMBIENT_LEVEL = 1
 """Geodesic level of the ambient quadrature: 42 directions integrate an order-2 light under visibility to 2 %."""
 REFINE_RADII_DEG = (11.0, 5.0)
@@ -183,6 +186,7 @@ def estimate_light(
     colour = radiance_columns(sky, tracing.surface)
     Y_dense = colour @ REC709_LUMINANCE
     uniform = Y_dense.sum(axis=1, keepdims=True) * (4 / len(dense))
+    iterations = SEARCH_ITERATIONS if expected is None else EXPECTED_ITERATIONS
     some = slice(None, None, -(-len(Y) // SEARCH_PIXELS))
     if start is not None:
         directions, reach_deg = start.directions.copy(), np.full(len(start.directions), REFINE_RADII_DEG[1])
@@ -191,17 +195,17 @@ def estimate_light(
         near = _surroundings(np.zeros((0, 3)) if expected is None else expected)
         tried, traced = np.concatenate([near, dense]), joined([tracing.columns(near, angle, seed + 1), sky])
         Y_tried = radiance_columns(traced, tracing.surface) @ REC709_LUMINANCE
-        chosen = _search(Y_tried[some], uniform[some], Y[some], w[some], over[some], scale, tried, config)
+        chosen = _search(Y_tried[some], uniform[some], Y[some], w[some], over[some], scale, tried, config, iterations)
         directions, lamps = tried[chosen], picked(traced, chosen)
         coarse = np.full(len(chosen), expected is not None) & (chosen >= len(near))
-        reach_deg = np.where(coarse, COARSE_RADIUS_DEG, REFINE_RADII_DEG[0 if expected is None else 1])
+        reach_deg = np.where(coarse, COARSE_RADIUS_DEG, REFINE_RADII_DEG[0])
     lights = radiance_columns(lamps, tracing.surface)
     for radius in (COARSE_RADIUS_DEG, *REFINE_RADII_DEG) if config.refine and config.kind == "sparse" else ():
         for k in np.flatnonzero(reach_deg >= radius):
             ring = solve.tangent_directions(directions[k], radius)
             ring_Y = radiance_columns(tracing.columns(ring, angle, seed + 2), tracing.surface) @ REC709_LUMINANCE
             fixed = np.concatenate([uniform, np.delete(lights, k, axis=1) @ REC709_LUMINANCE], axis=1)
-            cost, _ = solve.search_costs(ring_Y[some], fixed[some], Y[some], w[some], scale, clipped=over[some])
+            cost, _ = solve.search_costs(ring_Y[some], fixed[some], Y[some], w[some], scale, iterations, over[some])
             directions[k] = solve.quadratic_minimum(ring, cost, radius)
             turned = tracing.columns(directions[k : k + 1], angle, seed + 3)
             lamps = joined([picked(lamps, slice(k)), turned, picked(lamps, slice(k + 1, None))])
@@ -227,6 +231,7 @@ def _search(
     scale: float,
     directions: F,
     config: LightConfig,
+    iterations: int,
 ) -> NDArray[np.int64]:
     """Which lights (columns) of the dense stage are on, by `config.kind`."""
     if config.kind == "sh":
@@ -236,8 +241,9 @@ def _search(
         x = solve.robust_nnls(A, image[:, None], weight, scale, np.full(A.shape[1], 1e-4), clipped=clipped)[:-1, 0]
         return np.flatnonzero(x > 1e-3 * max(x.max(), 1e-12))
     found = solve.greedy(
-        columns, uniform, image, weight, scale, directions, config.max_lights, config.light_penalty, clipped=clipped
-    )
+        columns, uniform, image, weight, scale, directions, config.max_lights, config.light_penalty,
+        clipped=clipped, iterations=iterations,
+    )  # fmt: skip
     return np.asarray(found.chosen, np.int64)
 
 

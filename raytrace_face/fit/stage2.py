@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.optimize import minimize
+from scipy.optimize import Bounds, minimize
 
 from raytrace_face.capture.colour import luminance
 from raytrace_face.config import Stage2Config
@@ -196,12 +196,14 @@ def fit_maps(
     roughness: Array,
     config: Stage2Config,
     progress: Callable[[str, float], None],
+    thinned: bool = False,
 ) -> tuple[Maps, list[float]]:
     """All maps, and the photometric loss after every step of the highlights' fit.
 
     Args:
         statistical: (T, T, 3) albedo of stage 1.
         f0, roughness: (T, T) regional priors.
+        thinned: the highlights are fitted to every second pixel a side.
     """
     f0_seen, sigma = sample_texture(f0, lit.uv), shading_sigma(lit)
     statistical_seen = sample_texture(statistical, lit.uv)
@@ -220,7 +222,9 @@ def fit_maps(
     log_strength, log_factor = np.zeros((2, size, size), np.float32)
     if config.iterations > 0:
         seen = sample_texture(albedo, lit.uv)
-        log_strength, log_factor, history = fit_highlight(lit, sigma, seen, f0_seen, texels.mirror, config, progress)
+        log_strength, log_factor, history = fit_highlight(
+            lit, sigma, seen, f0_seen, texels.mirror, config, progress, thinned
+        )
         factor, strength = (np.exp(sample_texture(x, lit.uv)) for x in (log_factor, log_strength))
         albedo, confidence = diffuse(factor, strength, SHINE_ERROR[1])
     specular = np.repeat((f0 * np.exp(log_strength))[..., None], 3, 2)
@@ -230,7 +234,7 @@ def fit_maps(
 
 def fit_highlight(
     lit: Lit, sigma: Array, diffuse: Array, f0: Array, mirror: NDArray[np.int64], config: Stage2Config,
-    progress: Callable[[str, float], None],
+    progress: Callable[[str, float], None], thinned: bool = False,
 ) -> tuple[Array, Array, list[float]]:  # fmt: skip
     """Log factors (T, T) on F0 and roughness, by bounded L-BFGS, from what a diffuse map leaves over.
 
@@ -242,11 +246,15 @@ def fit_highlight(
         sigma: (S, S) `shading_sigma`.
         diffuse, f0: (S, S, 3) and (S, S) maps as the window sees them.
         mirror: (T * T,) `Texels.mirror`.
+        thinned: look at every second pixel a side. A cell of the grid covers about four in the middle of a face.
     """
     t, T = torch.from_numpy, math.isqrt(len(mirror))
     eighth = max(T // 8, 8)
     partner = t(reduced_mirror(mirror, eighth))
-    pixels = np.flatnonzero(lit.weight > 0.05)
+    every = 2 if thinned else 1
+    counted = np.zeros(lit.weight.shape, bool)
+    counted[::every, ::every] = lit.weight[::every, ::every] > 0.05
+    pixels = np.flatnonzero(counted)
     if not len(pixels):
         return np.zeros((T, T), np.float32), np.zeros((T, T), np.float32), []
     uv = lit.uv.reshape(-1, 2)[pixels]
@@ -285,10 +293,16 @@ def fit_highlight(
         progress("stage 2", seen)
 
     cells = eighth * eighth
-    bounds = [STRENGTH_RANGE] * cells + [(float(knots[0]), float(knots[-1]))] * cells
+    ranges = np.repeat([STRENGTH_RANGE, (float(knots[0]), float(knots[-1]))], cells, axis=0)
     options = {"maxiter": config.iterations, "maxcor": 20, "ftol": SETTLED}
     found = minimize(
-        objective, np.zeros(2 * cells), jac=True, bounds=bounds, method="L-BFGS-B", callback=step, options=options
+        objective,
+        np.zeros(2 * cells),
+        jac=True,
+        bounds=Bounds(*ranges.T),
+        method="L-BFGS-B",
+        callback=step,
+        options=options,
     )
     x = t(found.x.astype(np.float32)).reshape(1, 2, eighth, eighth)
     full = torch.nn.functional.interpolate(x, size=(T, T), mode="bilinear", align_corners=False)[0].numpy()

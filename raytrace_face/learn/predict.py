@@ -178,15 +178,19 @@ class Predictor:
             history={"refine": found.history},
         )
 
-    def doubts(self, found: Prediction) -> tuple[str, ...]:
-        """Warnings where a photo is not like those of training: a network's mistakes look like faces too."""
+    def doubts(self, found: Prediction, slack: float = 1.0) -> tuple[str, ...]:
+        """Warnings where a photo is not like those of training: a network's mistakes look like faces too.
+
+        Args:
+            slack: factor on what is usual, from which on there is doubt.
+        """
         notes = []
-        if not found.strange <= self.weights.strange:
+        if not found.strange <= slack * self.weights.strange:
             notes.append(
                 f"the photo is unlike those of training (code {found.strange:.1f} standard deviations off, usual are "
                 f"up to {self.weights.strange:.1f}): do not rely on the prediction, use reconstruct"
             )
-        if not found.unlike_landmarks <= self.weights.unlike_landmarks:
+        if not found.unlike_landmarks <= slack * self.weights.unlike_landmarks:
             notes.append(
                 f"the predicted face misses the detected landmarks by {100 * found.unlike_landmarks:.1f} % of the crop "
                 f"(usual are up to {100 * self.weights.unlike_landmarks:.1f} %): use --refine, or reconstruct"

@@ -122,3 +122,18 @@ def test_jacobian_of_the_projection_is_its_derivative():
         assert by_point[:, :, axis] == pytest.approx(difference, rel=1e-5, abs=1e-8)
     scaled = [project(replace(camera, focal_px=camera.focal_px * np.exp(s)), points) for s in (-h, h)]
     assert by_log_focal == pytest.approx((scaled[1] - scaled[0]) / (2 * h), rel=1e-5, abs=1e-8)
+
+
+def test_a_head_that_was_moved_away_and_back_is_seen_as_before(tracer, body):
+    """A head that is asked to stay is not built again; one that moved is."""
+    model, head = body
+    camera, T = portrait(48)
+    head.move(model.mean)
+    before = tracer[0].gbuffer(head, camera, T)
+    head.move(model.mean + np.array([25, 0, 0], np.float32))
+    assert np.abs(tracer[0].gbuffer(head, camera, T).normal - before.normal).max() > 0.1
+    for _ in range(2):
+        head.move(model.mean)
+        after = tracer[0].gbuffer(head, camera, T)
+        assert np.array_equal(after.corners, before.corners)
+        assert after.normal == pytest.approx(before.normal, abs=1e-6)

@@ -172,13 +172,17 @@ def _surroundings(value: NDArray[np.floating], mass: NDArray[np.floating]) -> ND
 
 def sample_window(image: NDArray[np.floating], xy: Array) -> Array:
     """Bilinear lookup of a window image (S, S) or (S, S, C) at pixels (..., 2)."""
-    rows, columns = xy[..., 1] - 0.5, xy[..., 0] - 0.5
     planes = image[..., None] if image.ndim == 2 else image
-    out = [
-        ndimage.map_coordinates(planes[..., c], [rows, columns], order=1, mode="nearest")
-        for c in range(planes.shape[2])
-    ]
-    return (out[0] if image.ndim == 2 else np.stack(out, axis=-1)).astype(np.float32)
+    height, width, count = planes.shape
+    grid = 2 * xy.reshape(1, 1, -1, 2) / np.array([width, height], np.float32) - 1
+    found = torch.nn.functional.grid_sample(
+        torch.from_numpy(np.ascontiguousarray(planes.transpose(2, 0, 1)[None], np.float32)),
+        torch.from_numpy(np.ascontiguousarray(grid, np.float32)),
+        padding_mode="border",
+        align_corners=False,
+    )
+    out = np.ascontiguousarray(found[0, :, 0].numpy().T).reshape(*xy.shape[:-1], count)
+    return out[..., 0] if image.ndim == 2 else out
 
 
 def sample_texture(texture: NDArray[np.floating], uv: Array) -> Array:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from raytrace_face.config import Stage2Config
 from raytrace_face.fit import stage2
@@ -159,3 +160,18 @@ def test_maps_of_a_black_photo_are_finite(texels):
     maps, _ = fit(window, texels)
     assert all(np.isfinite(x).all() for x in (maps.diffuse, maps.specular, maps.roughness, maps.confidence))
     assert maps.diffuse == pytest.approx(STATISTICAL, rel=1e-3)
+
+
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+def test_lookups_are_bilinear_and_hold_the_border(channels):
+    """By SciPy's spline of order one; in windows that are not square, and beyond them."""
+    rng = np.random.default_rng(4)
+    image = rng.random((20, 30, *channels), np.float32)
+    xy = rng.uniform(-4, 34, (7, 50, 2)).astype(np.float32)
+    planes = image.reshape(20, 30, -1)
+    at = [xy[..., 1] - 0.5, xy[..., 0] - 0.5]
+    expected = [ndimage.map_coordinates(planes[..., c], at, order=1, mode="nearest") for c in range(planes.shape[2])]
+    found = stage2.sample_window(image, xy)
+    assert found.shape == (7, 50, *channels)
+    # weights are differences of coordinates of some 30 in float32
+    assert found.reshape(7, 50, -1) == pytest.approx(np.stack(expected, axis=-1), abs=1e-5)

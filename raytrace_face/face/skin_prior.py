@@ -63,6 +63,8 @@ PERSONAL_SIGMA_BY_REGION = {"beard": 0.40, "eyelids": 0.35, "lips": 0.40, "brows
 ALBEDO_MODES = 40
 """Most modes of a brought albedo basis that are fitted, by falling variance. Stage 1 counts a face of 128 px (6,000
 pixels) as 15 independent colours (`fit.albedo.CORRELATED`), 45 numbers; more coefficients would follow the prior."""
+DIFFUSE_RANGE = (0.002, 0.98)
+"""Of diffuse albedo that is fitted or predicted: black hair in a texel, and less than all light back."""
 ALBEDO_RANGE = (0.01, 0.95)
 """Range that a brought mean albedo is clipped to before its logarithm is taken."""
 LOG_MODE_LIMIT = 1.0

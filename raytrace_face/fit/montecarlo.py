@@ -15,6 +15,7 @@ import torch
 from lightstage.environment import lobe_sh
 from lightstage.rig import StageLights, light_corners, light_radiance, rig
 from raytrace_face.capture.colour import REC709_LUMINANCE
+from raytrace_face.face.skin_prior import DIFFUSE_RANGE
 from raytrace_face.fit import landmarks
 from raytrace_face.fit.checkpoint import Checkpoint, State
 from raytrace_face.fit.light import Light, ambient_axes, stage_lights
@@ -210,7 +211,7 @@ def _through_tracer(
         return distance, torch.sigmoid(u["area"]).clamp_min(0.01), centre, u["intensity"].exp() * on
 
     def albedo_map() -> torch.Tensor:
-        colour = (log_mean + torch.tensordot(u["albedo"], modes, 1)).exp().clamp(0.002, 0.98)
+        colour = (log_mean + torch.tensordot(u["albedo"], modes, 1)).exp().clamp(*DIFFUSE_RANGE)
         return (colour @ grey)[..., None].expand(-1, -1, 3).contiguous() if setting.photo.monochrome else colour
 
     frame: dict[int, tuple[View, torch.Tensor, torch.Tensor, float]] = {}
@@ -310,7 +311,7 @@ def stage2(
     u = unknowns
 
     def maps() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        diffuse = u["diffuse"].exp().clamp(0.002, 0.98)
+        diffuse = u["diffuse"].exp().clamp(*DIFFUSE_RANGE)
         return (
             diffuse,
             f0 * u["specular"].clamp(-1.2, 0.7).exp()[..., None],

@@ -18,7 +18,7 @@ from lightstage.rig import StageLights
 from raytrace_face.capture.colour import REC709_LUMINANCE, luminance
 from raytrace_face.config import Config
 from raytrace_face.face.model import PARTS, FaceModel
-from raytrace_face.face.skin_prior import SkinPrior
+from raytrace_face.face.skin_prior import DIFFUSE_RANGE, SkinPrior
 from raytrace_face.fit import landmarks, shape
 from raytrace_face.fit.albedo import AlbedoModel, fit_coefficients
 from raytrace_face.fit.checkpoint import Checkpoint, State
@@ -252,7 +252,7 @@ def statistical_map(setting: Setting, texels: TexelMap, coefficients: Array) -> 
     model = AlbedoModel((prior.log_mean + prior.offset).astype(np.float32), prior.modes)
     if setting.photo.monochrome:
         model = model.grey()
-    return np.clip(texels.spread(model.albedo(coefficients)), 0.002, 0.98).astype(np.float32)
+    return np.clip(texels.spread(model.albedo(coefficients)), *DIFFUSE_RANGE).astype(np.float32)
 
 
 def _pack(camera: Camera, face: FaceParams, light: Light, coefficients: Array, history: list[float]) -> State:

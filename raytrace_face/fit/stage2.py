@@ -21,6 +21,7 @@ from scipy.optimize import Bounds, minimize
 
 from raytrace_face.capture.colour import luminance
 from raytrace_face.config import Stage2Config
+from raytrace_face.face.skin_prior import DIFFUSE_RANGE
 from raytrace_face.fit.losses import charbonnier, edge_aware_smoothness
 from raytrace_face.types import Array, Maps
 
@@ -217,7 +218,7 @@ def fit_maps(
         deviation, confidence = pixel_albedo(lit, sigma, statistical_seen, shine, shine_error)
         sure = sample_window(confidence, texels.xy) * texels.visible
         filled = complete(sample_window(deviation, texels.xy), sure, texels.mirror, config.symmetry)
-        return np.clip(statistical * np.exp(filled), 0.002, 0.98).astype(np.float32), np.clip(sure, 0, 1)
+        return np.clip(statistical * np.exp(filled), *DIFFUSE_RANGE).astype(np.float32), np.clip(sure, 0, 1)
 
     plain = np.ones(lit.weight.shape, np.float32)
     albedo, confidence = diffuse(plain, plain, SHINE_ERROR[0])

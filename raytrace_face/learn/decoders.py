@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from raytrace_face.backend import ensure_started
 from raytrace_face.face.model import FaceModel
-from raytrace_face.face.skin_prior import roughness_prior, skin_prior, specular_prior
+from raytrace_face.face.skin_prior import DIFFUSE_RANGE, roughness_prior, skin_prior, specular_prior
 from raytrace_face.face.store import load_embedded
 from raytrace_face.learn.chart import EVIDENCE
 from raytrace_face.learn.parameters import bounded
@@ -45,8 +45,6 @@ DOUBT = 2.0
 """Log odds against the diffuse map before training: confidence 0.12, near that of the statistical albedo, 0."""
 RESERVE = 3.0
 """Log odds against taking the photo's own ratio over, before training: gain 0.05."""
-ALBEDO_RANGE = (0.002, 0.98)
-"""Of diffuse albedo, as in `fit.stage1.statistical_map`."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ def with_increments(
 ) -> PredictedMaps:
     """The maps of statistical coefficients (B, M) with what `Decoders.increments` adds."""
     return PredictedMaps(
-        diffuse=(skin.log_diffuse(albedo) + diffuse).exp().clamp(*ALBEDO_RANGE),
+        diffuse=(skin.log_diffuse(albedo) + diffuse).exp().clamp(*DIFFUSE_RANGE),
         specular=skin.specular * specular.exp(),
         roughness=skin.roughness.expand(len(albedo), -1, -1),
         confidence=confidence,

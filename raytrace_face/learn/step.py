@@ -60,7 +60,8 @@ def judge(
     n, lent = len(made["image"]), None
     if found is not None and stage.decoders:
         factor = lend(seen[1].chart, n, np.random.default_rng([recipe.seed, turn.number, turn.rank]))
-        made = {**made, "albedo_map": made["albedo_map"] * factor.permute(0, 2, 3, 1)}
+        albedo = objective.maps_at(made["albedo_map"], world.chart.size)
+        made = {**made, "albedo_map": albedo * factor.permute(0, 2, 3, 1)}
         lent = torch.cat([factor, torch.ones_like(seen[1].chart[:, :3])])
     out = _forward(model, device, seen, stage.decoders, lent)
     faces = _faces(world, {k: v[:n] for k, v in out.items()}, seen[0].start)

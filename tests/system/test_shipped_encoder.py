@@ -63,3 +63,17 @@ def test_a_fit_from_the_encoder_ends_where_one_from_landmarks_does(shipped, opti
     assert not found.warnings
     assert angle_deg(found.dominant_light, optimised.dominant_light) < 8  # both are good to 5 degrees
     assert found.metrics["psnr_db"] > optimised.metrics["psnr_db"] - 1.5
+
+
+def test_a_photo_unlike_those_of_training_is_flagged(shipped):
+    """A film negative, told the face's landmarks: shadows for light, and blue skin."""
+    from raytrace_face.capture import capture
+    from raytrace_face.capture.photo import codes_of, photo_from_array
+    from raytrace_face.learn.predict import loaded
+
+    photo, predictor = demo_photo(), loaded(shipped)
+    seen = capture(photo)
+    usual, negative = (predictor.look(p, seen) for p in (photo, photo_from_array(255 - codes_of(photo))))
+    assert negative.strange > 1.5 * usual.strange
+    assert not predictor.doubts(usual)
+    assert any("unlike those of training" in line for line in predictor.doubts(negative))

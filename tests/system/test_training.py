@@ -331,22 +331,3 @@ def test_refinement_explains_the_photo_better(whole, tmp_path):
     curve = result.history["refine"]
     assert len(curve) == 20
     assert np.mean(curve[-3:]) < np.mean(curve[:3])
-
-
-def test_a_photo_unlike_those_of_training_is_flagged(whole, tmp_path):
-    """White noise in place of the face, told the face's landmarks."""
-    from raytrace_face.learn import weights
-    from raytrace_face.learn.predict import Predictor
-
-    weights.export(whole / "checkpoint.safetensors", tmp_path / "w.safetensors")
-    predictor = Predictor(tmp_path / "w.safetensors")
-    from skimage.data import astronaut
-
-    from raytrace_face.capture import capture
-    from raytrace_face.capture.photo import photo_from_array
-
-    photo = photo_from_array(astronaut())
-    seen = capture(photo)
-    noise = photo_from_array(np.random.default_rng(0).integers(0, 256, astronaut().shape, np.uint8))
-    assert predictor.look(noise, seen).strange > predictor.look(photo, seen).strange
-    assert any("unlike those of training" in line for line in predictor.doubts(predictor.look(noise, seen)))

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 SLACK = 1.6
 """Factor on the limits of what a prediction is believed at, within which a fit still begins there: it finds light and
-skin anew. Of 15 photos three were beyond the limits of the shipped weights, by 1.16 at most, and five beyond those of the
-weights before, by 1.53: these had 25.5 dB and a light 6.0 degrees off from landmarks, 25.3 dB and 6.3 degrees from the
-encoder, in half the time."""
+skin anew. Of 15 photos three were beyond the limits of the shipped weights, by 1.16 at most, and five beyond those of
+the weights before, by 1.53: these had 25.5 dB and a light 6.0 degrees off from landmarks, 25.3 dB and 6.3 degrees from
+the encoder, in half the time."""
 
 
 def reconstruct(

@@ -45,7 +45,7 @@ guess the first is under the guess's albedo."""
 SETTLED = 0.32
 """Drop of the cost below which a round from a guess is the last. The second took 3 to 32 % off what 15 photos had after
 the first; where skin or identity of the guess were wrong by a deviation and more 23 to 46 %, and then a third round was
-worth 0.9 dB. With the shipped weights, three of 31 photos get a third."""
+worth 0.9 dB. With the shipped weights, six of 31 photos get a third."""
 GUESSED_STEP = 2
 """From a guess every second pixel tells of the shape: neighbours err together (`stage1.correlated_pixels`)."""
 POSE_STEPS = 4

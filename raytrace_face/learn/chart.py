@@ -40,7 +40,7 @@ GREY = 0.01
 EXPOSED = 0.4
 """Quantile of the log ratio of photo and prediction that exposure brings to nought. Texels count by their codes, so
 that shadows which `learn.shadow` does not know hardly do; less than half, because predictions are brighter than photos
-in more texels than not. Of 0.35 to 0.5, seven real photos were best at 0.4 and below, Yale B at 0.5, by 0.3 and 0.1 dB."""
+in more texels than not. Of 0.35 to 0.5, seven real photos were best at 0.4 and below (0.3 dB), Yale B at 0.5 (0.1)."""
 TEXELS = 50
 """Texels in view, of a quarter of all, below which exposure is left as it is."""
 RATIO = 2.0

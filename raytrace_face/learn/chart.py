@@ -186,3 +186,8 @@ def codes_of(unwrapped: Tensor) -> Tensor:
 def linear_of(codes: Tensor) -> Tensor:
     """Linear light of sRGB codes in [0, 1]."""
     return torch.where(codes <= 0.04045, codes / 12.92, ((codes + 0.055) / 1.055) ** 2.4)
+
+
+def encoded(linear: Tensor) -> Tensor:
+    """sRGB codes in [0, 1] of linear light."""
+    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp_min(1e-6) ** (1 / 2.4) - 0.055)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from raytrace_face.learn.chart import DARK, MEAN, SPREAD, codes_of, linear_of
+from raytrace_face.learn.chart import DARK, MEAN, SPREAD, codes_of, encoded, linear_of
 
 COARSE = 16
 """Texels of 128 over which detail is compared with its surroundings: a mouth is 34 wide, a nose 24. What is broader
@@ -59,8 +59,3 @@ def painted(chart: Tensor, factor: Tensor) -> Tensor:
     """Charts (B, CHANNELS, T, T) of photos whose linear light is multiplied by factors (B, 3, T, T)."""
     linear = (linear_of(codes_of(chart)) * factor).clamp(0, 1)
     return torch.cat([(encoded(linear) - MEAN) / SPREAD * chart[:, 3:4], chart[:, 3:]], dim=1)
-
-
-def encoded(linear: Tensor) -> Tensor:
-    """sRGB codes in [0, 1] of linear light."""
-    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp_min(1e-6) ** (1 / 2.4) - 0.055)

@@ -28,6 +28,7 @@ from raytrace_face.learn.chart import (
     RATIO,
     SPREAD,
     Chart,
+    encoded,
     evidence,
     exposure,
     irradiance,
@@ -350,5 +351,6 @@ def test_exposed_lights_are_brighter_by_the_gain_in_every_channel():
 
 def test_codes_are_linear_light_by_the_standard():
     """IEC 61966-2-1 at the toe's end, in the middle and at white."""
-    found = linear_of(torch.tensor([0.0, 0.04045, 0.5, 1.0])).tolist()
-    assert found == pytest.approx([0, 0.04045 / 12.92, 0.21404, 1], rel=1e-4)
+    found = linear_of(torch.tensor([0.0, 0.04045, 0.5, 1.0]))
+    assert found.tolist() == pytest.approx([0, 0.04045 / 12.92, 0.21404, 1], rel=1e-4)
+    assert encoded(found).tolist() == pytest.approx([0, 0.04045, 0.5, 1], rel=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -48,9 +49,8 @@ class FaceNetwork(nn.Module):
         self.sizes = sizes
         self.encoder = Encoder(EncoderConfig(sizes.crop, sizes.width, sizes.latent))
         self.decoders = Decoders(sizes.latent, self.encoder.chart.channels, sizes.texture, sizes.decoder_width)
-        skin, texels = embedded_skin(sizes.texture)
-        model = load_embedded(0)
-        self.head, self.chart = TorchHead.of(model), Chart.of(model, texels)
+        skin, _ = embedded_skin(sizes.texture)
+        self.head, self.chart = embedded_chart(sizes.texture)
         self.register_buffer("log_mean", skin.log_mean, persistent=False)
         self.register_buffer("modes", skin.modes, persistent=False)
         self.register_buffer("open_sky", open_sky(sizes.texture), persistent=False)
@@ -111,6 +111,13 @@ class FaceNetwork(nn.Module):
         self.encoder.requires_grad_(encoder)
         self.decoders.requires_grad_(decoders)
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+
+@cache
+def embedded_chart(texture: int) -> tuple[TorchHead, Chart]:
+    """The embedded head and its chart, T texels a side."""
+    model = load_embedded(0)
+    return TorchHead.of(model), Chart.of(model, embedded_skin(texture)[1])
 
 
 def face_of(out: dict[str, Tensor], start: Start) -> Predicted:

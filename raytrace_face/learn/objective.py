@@ -18,10 +18,11 @@ from raytrace_face.learn.chart import Chart, linear_of
 from raytrace_face.learn.decoders import PredictedMaps, StatisticalSkin, embedded_skin
 from raytrace_face.learn.head import TorchHead, project
 from raytrace_face.learn.light import Lights, luminance
+from raytrace_face.learn.network import embedded_chart, face_of, maps_of
 from raytrace_face.learn.parameters import Predicted
 from raytrace_face.learn.recipe import Weights
 from raytrace_face.learn.render import Columns, fitted_weights, render_batch, shade
-from raytrace_face.learn.start import IDENTITY
+from raytrace_face.learn.start import IDENTITY, Start
 from raytrace_face.tracer.scene import HeadScene
 
 FITTED = 0.05
@@ -47,8 +48,8 @@ class World:
         model = load_embedded(0)
         skin, texels = embedded_skin(texture)
         on_face = texels.spread(model.regions["face"].astype(np.float32)) * texels.inside
-        chart = Chart.of(model, texels)
-        return cls(model, TorchHead.of(model), skin, HeadScene(model), chart, torch.from_numpy(on_face))
+        head, chart = embedded_chart(texture)
+        return cls(model, head, skin, HeadScene(model), chart, torch.from_numpy(on_face))
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,12 @@ class Faces:
     def of(cls, head: TorchHead, predicted: Predicted, maps: PredictedMaps) -> Faces:
         vertices = head.vertices(predicted.identity, predicted.expression)
         return cls(predicted, vertices, *project(predicted, head.landmarks(vertices)), maps)
+
+
+def faces_of(world: World, out: dict[str, Tensor], start: Start) -> Faces:
+    """The faces of what a network says (`FaceNetwork.forward`)."""
+    predicted = face_of(out, start)
+    return Faces.of(world.head, predicted, maps_of(out, predicted.albedo, world.skin))
 
 
 def supervised(world: World, faces: Faces, batch: dict[str, Any], decoded: bool) -> Terms:

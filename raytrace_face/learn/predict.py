@@ -29,7 +29,6 @@ from raytrace_face.learn.crop import aligned_crop
 from raytrace_face.learn.decoders import statistical_maps
 from raytrace_face.learn.inputs import begun, behold
 from raytrace_face.learn.light import luminance
-from raytrace_face.learn.network import face_of, maps_of
 from raytrace_face.learn.parameters import Predicted
 from raytrace_face.learn.recipe import Recipe
 from raytrace_face.learn.start import LandmarkStart
@@ -104,9 +103,8 @@ class Predictor:
             batch["mask"] = _mask(photo, seen, network.sizes.crop)
             raw, history = self._refined(out, beheld.start, batch, refine, seed)
         with torch.no_grad():
-            predicted = face_of({**out, "raw": raw}, beheld.start)
-            maps = maps_of(out, predicted.albedo, world.skin)
-            faces = objective.Faces.of(world.head, predicted, maps)
+            faces = objective.faces_of(world, {**out, "raw": raw}, beheld.start)
+            predicted, maps = faces.predicted, faces.maps
             plain = statistical_maps(world.skin, predicted.albedo).diffuse
         if photo.monochrome:  # luminance is all that is known, as in the fit
             lights = predicted.lights
@@ -135,8 +133,7 @@ class Predictor:
         optimiser = torch.optim.Adam([raw], lr=REFINE_RATE)
         history = []
         for step in range(steps):
-            predicted = face_of({**out, "raw": raw}, start)
-            faces = objective.Faces.of(world.head, predicted, maps_of(out, predicted.albedo, world.skin))
+            faces = objective.faces_of(world, {**out, "raw": raw}, start)
             target = objective.look_at(world, faces, batch, recipe.picture)
             picture = objective.traced(world, faces, target, (seed + step) % 2**19, recipe.samples)
             terms = objective.self_supervised(world, faces, batch, target, picture, batch["blendshapes"], False)

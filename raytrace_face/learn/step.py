@@ -14,9 +14,7 @@ from raytrace_face.learn import objective
 from raytrace_face.learn.columns import ColumnStore
 from raytrace_face.learn.inputs import Beheld, behold
 from raytrace_face.learn.lend import lend
-from raytrace_face.learn.network import face_of, maps_of
 from raytrace_face.learn.recipe import Recipe, Stage
-from raytrace_face.learn.start import Start
 
 SEEDS = 2**19
 """Seeds of `render_batch`."""
@@ -63,14 +61,14 @@ def judge(
         albedo = objective.maps_at(made["albedo_map"], world.chart.size)
         made = {**made, "albedo_map": albedo * factor.permute(0, 2, 3, 1)}
         lent = torch.cat([factor, torch.ones_like(seen[1].chart[:, :3])])
-    out = _forward(model, device, seen, stage.decoders, lent)
-    faces = _faces(world, {k: v[:n] for k, v in out.items()}, seen[0].start)
+    out = forward(model, device, seen, stage.decoders, lent)
+    faces = objective.faces_of(world, {k: v[:n] for k, v in out.items()}, seen[0].start)
     terms = objective.supervised(world, faces, made, stage.decoders)
     loss = objective.weighted(terms, recipe.weights)
     values = {f"synthetic/{k}": float(v.detach()) for k, v in terms.items()}
     values["light"] = objective.facing(faces.predicted.lights)
     if found is not None:
-        faces = _faces(world, {k: v[n:] for k, v in out.items()}, seen[1].start)
+        faces = objective.faces_of(world, {k: v[n:] for k, v in out.items()}, seen[1].start)
         terms = _of_real(world, recipe, stage, faces, found, store, turn)
         loss = loss + objective.weighted(terms, recipe.weights)
         values |= {f"real/{k}": float(v.detach()) for k, v in terms.items()}
@@ -92,10 +90,10 @@ def _of_real(
     return objective.self_supervised(world, faces, found, target, picture, found["blendshapes"], stage.decoders)
 
 
-def _forward(
-    model: Forward, device: torch.device, seen: list[Beheld], decoded: bool, lent: Tensor | None
+def forward(
+    model: Forward, device: torch.device, seen: list[Beheld], decoded: bool, lent: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """One pass for all photos of a step; its outputs on the CPU."""
+    """One pass for all these photos on the network's device; its outputs on the CPU."""
     crops, charts, starts, hints = zip(*(s.tensors() for s in seen), strict=True)
     crop = torch.cat(crops).to(device, memory_format=torch.channels_last)
     chart = torch.cat(charts).to(device)
@@ -103,8 +101,3 @@ def _forward(
     hint = tuple(torch.cat(parts).to(device) for parts in zip(*hints, strict=True))
     lent = None if lent is None else lent.to(device)
     return {name: value.cpu() for name, value in model(crop, chart, start, hint, decoded, lent).items()}
-
-
-def _faces(world: objective.World, out: dict[str, Tensor], start: Start) -> objective.Faces:
-    predicted = face_of(out, start)
-    return objective.Faces.of(world.head, predicted, maps_of(out, predicted.albedo, world.skin))

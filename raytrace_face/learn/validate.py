@@ -16,9 +16,10 @@ from raytrace_face.capture.colour import encode_u8, linear_to_srgb
 from raytrace_face.learn import objective
 from raytrace_face.learn.dataset import Item, RealPhotos, SyntheticPhotos
 from raytrace_face.learn.inputs import begun, behold
-from raytrace_face.learn.network import FaceNetwork, face_of, maps_of
+from raytrace_face.learn.network import FaceNetwork
 from raytrace_face.learn.recipe import Recipe
 from raytrace_face.learn.start import IDENTITY, LandmarkStart
+from raytrace_face.learn.step import forward
 from raytrace_face.measure.light import angle_deg
 from raytrace_face.types import Array
 
@@ -103,19 +104,10 @@ def looked(
     """Items as a batch, their prediction, and for each photo the figures DOUBTS; NaN without landmarks."""
     batch = default_collate([{**item, "start": begun(fit, item)} for item in items])
     seen = behold(world.head, world.chart, batch, torch.ones(len(items), dtype=torch.bool))
-    crop, chart, start, hint = seen.tensors()
     device = network.code_mean.device
-    moved = (
-        crop.to(device),
-        chart.to(device),
-        tuple(t.to(device) for t in start),
-        (hint[0].to(device), hint[1].to(device), hint[2].to(device)),
-    )
-    out = network(*moved, decoded)
-    strange = network.strangeness(out["latent"])
-    out = {k: v.cpu() for k, v in out.items()}
-    predicted = face_of(out, seen.start)
-    faces = objective.Faces.of(world.head, predicted, maps_of(out, predicted.albedo, world.skin))
+    out = forward(network, device, [seen], decoded)
+    strange = network.strangeness(out["latent"].to(device))
+    faces = objective.faces_of(world, out, seen.start)
     given = batch["detected"].bool().numpy()
     miss = disagreement(faces.landmarks, batch["landmarks"][:, world.head.landmark_index]).numpy()
     return batch, faces, {"strange": strange.cpu().numpy(), "unlike_landmarks": np.where(given, miss, np.nan)}

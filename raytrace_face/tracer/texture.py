@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import mitsuba as mi
 import numpy as np
@@ -77,8 +78,7 @@ def visible_points(
     distance = np.linalg.norm(towards, axis=1)
     direction = towards / distance[:, None]
     origin = (points + direction * LIFT_MM).astype(np.float32)
-    axes = [owned(mi.Float, values[:, k]) for values in (origin, direction) for k in range(3)]
-    ray = mi.Ray3f(mi.Point3f(*axes[:3]), mi.Vector3f(*axes[3:]))
+    ray = _rays(origin, direction)
     ray.maxt = owned(mi.Float, (distance - 2 * LIFT_MM).astype(np.float32))
     return ~head.scene.ray_test(ray).numpy()
 
@@ -94,6 +94,11 @@ def sees(
     lifted = np.asarray(points, np.float32) + LIFT_MM * np.asarray(normals, np.float32)
     origin = np.repeat(lifted, len(directions), axis=0)
     direction = np.tile(np.asarray(directions, np.float32), (len(lifted), 1))
-    axes = [owned(mi.Float, values[:, k]) for values in (origin, direction) for k in range(3)]
-    hit = head.scene.ray_test(mi.Ray3f(mi.Point3f(*axes[:3]), mi.Vector3f(*axes[3:]))).numpy()
+    hit = head.scene.ray_test(_rays(origin, direction)).numpy()
     return ~hit.reshape(len(lifted), len(directions)) & (normals @ np.asarray(directions).T > 0)
+
+
+def _rays(origin: Array, direction: Array) -> Any:
+    """Rays from points (N, 3) in directions (N, 3), without an end."""
+    axes = [owned(mi.Float, values[:, k]) for values in (origin, direction) for k in range(3)]
+    return mi.Ray3f(mi.Point3f(*axes[:3]), mi.Vector3f(*axes[3:]))
